@@ -1,0 +1,1 @@
+"""Rooms that the three training scripts share; each imports only rooms above it (see CONTRIBUTING.md)."""

@@ -1,0 +1,129 @@
+"""What surrounds a run: errors that users see, places, versions, the commit.
+
+A leaf: it imports no other room, and any room may use it.
+"""
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+logger = logging.getLogger("speech-emotion")
+
+
+class InputError(ValueError):
+    """Something that the user can mend: an option, a file, the data. Scripts print it as one line."""
+
+
+def is_main_process() -> bool:
+    """True in the only process, or in the one of several that writes and prints."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Call `main`; a user's mistake ends in one line and exit code 2, Ctrl-C in one line and 130."""
+    logging.basicConfig(
+        level=logging.INFO if is_main_process() else logging.ERROR,
+        format="%(message)s",
+        stream=sys.stdout,
+    )
+    # The Hub client would report each of its HTTP requests.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        main()
+    except InputError as error:
+        if is_main_process():
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if is_main_process():
+            print("\nInterrupted. Nothing that was finished is lost.", file=sys.stderr)
+        sys.exit(130)
+
+
+def cache_folder() -> Path:
+    """The folder for decoded audio: beside what Hugging Face Datasets caches (moved by HF_HOME)."""
+    from datasets import config
+
+    return Path(config.HF_DATASETS_CACHE) / "speech-emotion"
+
+
+def package_versions(names: Sequence[str]) -> dict[str, str]:
+    """Return `{"python": ..., name: version}` of those packages."""
+    return {"python": sys.version.split()[0]} | {name: metadata.version(name) for name in names}
+
+
+def git_commit() -> str | None:
+    """Return the commit of the working tree, with "-dirty" after it if tracked files changed."""
+    git = ["git", "-C", str(PROJECT_ROOT)]
+    try:
+        top = subprocess.run(
+            [*git, "rev-parse", "--show-toplevel", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.split("\n")
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None  # a download without .git, or no git at all
+    if Path(top[0]).resolve() != PROJECT_ROOT:
+        return None  # unpacked inside somebody else's repository
+    return top[1] + ("-dirty" if changed else "")
+
+
+def without_secrets_and_paths(value):
+    """Return a copy of plain JSON data that can be published.
+
+    Absolute paths become `/path/to/<last part>`, and the values of keys that hold tokens `<hidden>`.
+    """
+    if isinstance(value, dict):
+        return {
+            key: "<hidden>" if _is_secret(key) and item else without_secrets_and_paths(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [without_secrets_and_paths(item) for item in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return f"/path/to/{Path(value).name}"
+    return value
+
+
+def published_command(launcher: str, arguments: Sequence[str]) -> str:
+    """Return the command line that was run, fit to be published: no token, no path of this machine."""
+    shown = []
+    hide_next = False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if hide_next:
+            shown.append("<hidden>")
+        elif equals and option.startswith("-"):
+            shown.append(f"{option}={'<hidden>' if _is_secret(option) else without_secrets_and_paths(value)}")
+        else:
+            shown.append(without_secrets_and_paths(argument))
+        hide_next = _is_secret(argument) and not equals and argument.startswith("-")
+    return f"{launcher} {shlex.join(shown)}".strip()
+
+
+def _is_secret(name: str) -> bool:
+    return str(name).lower().endswith("token")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: a reader never meets half of one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value) -> None:
+    """Write `value` as indented JSON; NaN and infinity are refused, for JSON has neither."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
