@@ -65,15 +65,15 @@ _RAVDESS_CITATION = (
     "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and Song "
     "(RAVDESS). PLoS ONE 13(5): e0196391. doi:10.1371/journal.pone.0196391"
 )
-_RAVDESS_COMMON = dict(
-    sampling_rate=48_000,
-    license="cc-by-nc-sa-4.0",
-    license_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
-    citation=_RAVDESS_CITATION,
-    homepage="https://zenodo.org/records/1188976",
-    validation_speakers=_actors("ravdess", range(19, 21)),
-    test_speakers=_actors("ravdess", range(21, 25)),
-)
+_RAVDESS_COMMON = {
+    "sampling_rate": 48_000,
+    "license": "cc-by-nc-sa-4.0",
+    "license_url": "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    "citation": _RAVDESS_CITATION,
+    "homepage": "https://zenodo.org/records/1188976",
+    "validation_speakers": _actors("ravdess", range(19, 21)),
+    "test_speakers": _actors("ravdess", range(21, 25)),
+}
 
 CORPORA = {
     corpus.name: corpus

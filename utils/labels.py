@@ -43,9 +43,7 @@ def choose_emotions(
         if emotion not in EMOTIONS:
             near = difflib.get_close_matches(emotion.lower(), EMOTIONS, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            raise InputError(
-                f"--emotions: unknown emotion '{emotion}'; {hint}known: {' '.join(EMOTIONS)}"
-            )
+            raise InputError(f"--emotions: unknown emotion '{emotion}'; {hint}known: {' '.join(EMOTIONS)}")
         if not any(emotion in emotions for emotions in available.values()):
             raise InputError(
                 f"--emotions: no clip of {' '.join(available)} is '{emotion}'; "

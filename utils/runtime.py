@@ -48,6 +48,35 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def refuse_arguments(message: str) -> None:
+    """Stand in for `ArgumentParser.error`, which would print hundreds of lines of usage before it."""
+    raise InputError(f"{message}; --help lists the options")
+
+
+def read_options(path: Path) -> list[str]:
+    """Return the options of a YAML or JSON file as command-line arguments, to be checked as such."""
+    import yaml
+
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as options ({first_line(error)})") from None
+    if not isinstance(options, dict):
+        raise InputError(f"{path}: expected option names with values, got {type(options).__name__}")
+    arguments = []
+    for name, value in options.items():
+        if isinstance(value, list):
+            arguments += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            arguments.append(f"--{name}={json.dumps(value) if isinstance(value, (dict, bool)) else value}")
+    return arguments
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says first; libraries add paragraphs."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def cache_folder() -> Path:
     """The folder for decoded audio: beside what Hugging Face Datasets caches (moved by HF_HOME)."""
     from datasets import config
@@ -118,12 +147,59 @@ def _is_secret(name: str) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: a reader never meets half of one."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a whole file or none: a reader never meets half of one, nor do two writers clash."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def write_json(path: Path, value) -> None:
     """Write `value` as indented JSON; NaN and infinity are refused, for JSON has neither."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def describe_device(device_type: str) -> str:
+    """Return the name of the GPU, or the number of CPU cores that this process may use."""
+    if device_type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores"
+
+
+def check_gpu() -> None:
+    """Refuse a GPU that the installed PyTorch has no kernels for, before the first cryptic CUDA error."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    capability = torch.cuda.get_device_capability()
+    if not gpu_is_served(capability, torch.cuda.get_arch_list()):
+        raise InputError(
+            f"the GPU {torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]}) is "
+            f"not served by PyTorch {torch.__version__}, which was built for "
+            f"{' '.join(torch.cuda.get_arch_list())}. On Kaggle choose the accelerator 'GPU T4 x2' instead "
+            "of P100; elsewhere install a PyTorch built for this GPU, or run on the CPU with --use_cpu true"
+        )
+
+
+def gpu_is_served(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Say whether a CUDA build serves a GPU.
+
+    Machine code `sm_XY` runs on GPUs of the same major version and at least that minor one; `compute_XY`
+    is compiled for any newer GPU at load time (CUDA C++ Programming Guide, "Application Compatibility").
+
+    Args:
+        capability: (major, minor) of the GPU.
+        architectures: as `torch.cuda.get_arch_list()` gives them, e.g. `["sm_75", "compute_90"]`.
+    """
+    for architecture in architectures:
+        kind, _, version = architecture.partition("_")
+        digits = "".join(character for character in version if character.isdigit())
+        built_for = (int(digits[:-1]), int(digits[-1]))
+        if kind == "sm" and built_for[0] == capability[0] and built_for[1] <= capability[1]:
+            return True
+        if kind == "compute" and built_for <= capability:
+            return True
+    return False

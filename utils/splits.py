@@ -21,9 +21,7 @@ PROTOCOL_WORDS = {
 }
 
 
-def split_table(
-    table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0
-) -> pd.DataFrame:
+def split_table(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0) -> pd.DataFrame:
     """Keep the clips of `emotions` and give each a `split`.
 
     Args:

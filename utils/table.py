@@ -34,7 +34,8 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
     Returns:
         table: a row per distinct recording, sorted by corpus and clip, with the columns of
             `corpora.Clip` and `path`, `digest`, `num_copies`, `same_as` (the clip whose bytes it
-            repeats, else ""), `num_samples` (at 16 kHz), `duration_seconds`, `problem` (why it cannot be used, else "").
+            repeats, else ""), `num_samples` (at 16 kHz), `duration_seconds`, `problem` (why it cannot be
+            used, else "").
         waveforms: Dataset whose row i holds the `waveform` of the table's row i.
     """
     from datasets import concatenate_datasets
@@ -53,7 +54,9 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
     table = table.sort_values(["corpus", "clip", "depth", "path"]).drop(columns="depth")
     table["corpus"] = table["corpus"].astype(str)
     copies = table.groupby(["corpus", "clip", "digest"])["path"].transform("size")
-    table = table.assign(num_copies=copies).drop_duplicates(["corpus", "clip", "digest"]).reset_index(drop=True)
+    table = (
+        table.assign(num_copies=copies).drop_duplicates(["corpus", "clip", "digest"]).reset_index(drop=True)
+    )
     first_with_digest = table.groupby("digest")["clip"].transform("first")
     table["same_as"] = np.where(table["clip"] == first_with_digest, "", first_with_digest)
 
@@ -77,7 +80,9 @@ def _mark_contradictions(table: pd.DataFrame) -> None:
     labels = ["corpus", "speaker", "emotion"]
     for _, rows in table[table.duplicated("digest", keep=False)].groupby("digest"):
         if len(rows[labels].drop_duplicates()) > 1:
-            table.loc[rows.index, "problem"] = f"the same recording as {rows['clip'].iloc[0]}, labelled otherwise"
+            table.loc[rows.index, "problem"] = (
+                f"the same recording as {rows['clip'].iloc[0]}, labelled otherwise"
+            )
 
 
 def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame, list[dict]]:
@@ -113,7 +118,7 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
             complaints.append(f"{corpus.title}: {word}{found} of {corpus.num_clips} clips")
         complaints += [f"{row.path}: {row.problem}" for row in unusable.itertuples()]
         logger.info(
-            "%s: %d clips found, %d nested copies left out, %d byte-identical under another name, %d unusable",
+            "%s: %d clips found; left out: %d nested copies, %d byte-identical to another clip, %d unusable",
             corpus.title,
             found,
             (rows["num_copies"] - 1).sum(),
@@ -127,7 +132,7 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
         raise InputError(
             "the corpora are not complete:\n  "
             + "\n  ".join(listed)
-            + "\nGet the missing files (see README, Data), or run on what is there with --allow_partial true; "
+            + "\nGet the missing files (see README, Data), or use what is there with --allow_partial true: "
             "metrics and card then say what is missing."
         )
     for complaint in complaints[:MAX_LISTED]:

@@ -1,0 +1,409 @@
+"""Finding, unpacking and downloading corpora, with real zips and a real server on this machine.
+
+Run: python -m pytest tests/test_download.py
+"""
+
+import hashlib
+import io
+import logging
+import socket
+import stat
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import soundfile
+
+from utils.corpora import Archive
+from utils.download import download, find_corpora
+from utils.runtime import InputError
+from utils.unpack import unpack
+
+RAVDESS = ("03-01-01-01-01-01-01.wav", "03-01-05-02-02-01-02.wav")
+TESS = ("OAF_back_fear.wav", "YAF_dog_ps.wav")
+NO_WAITS = (0, 0)
+
+
+def wav_bytes(name, num_samples=800):
+    generator = np.random.default_rng(list(name.encode()))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, generator.uniform(-0.5, 0.5, num_samples), 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def write_clips(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(wav_bytes(name))
+    return folder
+
+
+def write_zip(path, members):
+    """`members`: names in the zip, or (name or ZipInfo, content) pairs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            name, content = (member, wav_bytes(member)) if isinstance(member, str) else member
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Arguments that keep `find_corpora` inside `tmp_path` and off the network."""
+    root = tmp_path / "kit"
+    root.mkdir()
+    return {"project_root": root, "kaggle_input": tmp_path / "kaggle", "offline": True}
+
+
+def names_of(files):
+    return [file.name for file in files]
+
+
+def all_files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+# Where clips are found
+
+
+def test_sources_are_used_in_order(tmp_path, places):
+    given, data = tmp_path / "given", places["project_root"] / "data"
+    mount = places["kaggle_input"] / "ravdess-emotional-speech-audio"
+    write_clips(mount, RAVDESS)
+    assert find_corpora(["ravdess"], **places)["ravdess"][0].parent == mount
+    write_clips(data / "mine", RAVDESS)
+    assert find_corpora(["ravdess"], **places)["ravdess"][0].parent == data / "mine"
+    write_clips(given / "Actor_01", RAVDESS)
+    found = find_corpora(["ravdess"], data_dirs=[given], **places)["ravdess"]
+    assert found == [given / "Actor_01" / name for name in RAVDESS]
+
+
+def test_each_corpus_takes_the_first_place_that_has_it(tmp_path, places, caplog):
+    given = write_clips(tmp_path / "given", RAVDESS)
+    write_clips(places["project_root"] / "data", TESS)
+    with caplog.at_level(logging.INFO):
+        found = find_corpora(["ravdess", "tess"], data_dirs=[given], **places)
+    assert names_of(found["ravdess"]) == list(RAVDESS)
+    assert names_of(found["tess"]) == list(TESS)
+    assert f"TESS: no clip in --data_dir {given}" in caplog.text
+    assert f"RAVDESS speech: 2 files from --data_dir {given}" in caplog.text
+
+
+@pytest.mark.parametrize("mount", ["{slug}", "datasets/{owner}/{slug}"])
+def test_both_shapes_of_kaggle_mounts_with_nested_copies_and_mixed_case(places, mount):
+    mount = mount.format(owner="ejlok1", slug="toronto-emotional-speech-set-tess")
+    base = places["kaggle_input"] / mount / "TESS Toronto emotional speech set data"
+    write_clips(base / "OAF_Fear", TESS[:1])
+    write_clips(base / "YAF_pleasant_surprised", TESS[1:])
+    write_clips(base / base.name / "OAF_Fear", TESS[:1])
+    (base / "OAF_Fear" / "._OAF_back_fear.wav").write_bytes(b"resource fork")
+    (base / ".DS_Store").write_bytes(b"")
+    found = find_corpora(["tess"], **places)["tess"]
+    assert sorted(names_of(found)) == sorted([TESS[0], TESS[0], TESS[1]])
+    assert found == sorted(found)
+
+
+def test_runs_environments_and_half_unpacked_folders_are_not_searched(places):
+    root = places["project_root"]
+    for folder in ("runs/x", ".venv/x", "data/.hidden", "data/archive.partial"):
+        write_clips(root / folder, RAVDESS)
+    with pytest.raises(InputError, match="no clip of RAVDESS speech"):
+        find_corpora(["ravdess"], **places)
+
+
+def test_linked_folders_are_followed_also_in_a_circle(tmp_path, places):
+    data = places["project_root"] / "data"
+    data.mkdir()
+    (data / "ravdess").symlink_to(write_clips(tmp_path / "disk", RAVDESS))
+    (tmp_path / "disk" / "back").symlink_to(data)
+    assert names_of(find_corpora(["ravdess"], **places)["ravdess"]) == list(RAVDESS)
+
+
+def test_nothing_at_all_names_each_place_and_each_way_on(tmp_path, places):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError) as error:
+        find_corpora(["ravdess"], data_dirs=[tmp_path / "empty"], **places)
+    root, slug = places["project_root"], "ravdess-emotional-speech-audio"
+    for expected in (
+        f"--data_dir {tmp_path / 'empty'}",
+        str(root / "data"),
+        f"zips there and in {root}",
+        str(tmp_path / "kaggle" / slug),
+        str(tmp_path / "kaggle" / "datasets" / "uwrfkaggler" / slug),
+        "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
+        "offline",
+        f"put the zip into {root}",
+        f"uwrfkaggler/{slug}",
+        "--demo",
+    ):
+        assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["missing", "notes.txt"])
+def test_data_dir_that_is_none(tmp_path, places, name):
+    (tmp_path / "notes.txt").write_text("no zip")
+    with pytest.raises(InputError, match=rf"--data_dir .*{name}: expected a folder or zip"):
+        find_corpora(["ravdess"], data_dirs=[tmp_path / name], **places)
+
+
+# Zips
+
+
+@pytest.mark.parametrize("place", [".", "data"])
+def test_zip_in_the_project_is_unpacked_without_being_asked(places, place):
+    root = places["project_root"]
+    zip_path = write_zip(root / place / "Größe 1.zip", [f"Actor 01/{name}" for name in RAVDESS])
+    found = find_corpora(["ravdess"], **places)["ravdess"]
+    assert found == [root / "data" / "Größe 1" / "Actor 01" / name for name in RAVDESS]
+    assert found[0].read_bytes() == wav_bytes(f"Actor 01/{RAVDESS[0]}")
+    assert zip_path.exists(), "a user's zip stays"
+
+
+def test_zips_given_or_in_a_given_folder_are_unpacked_below_the_project(tmp_path, places):
+    downloads = tmp_path / "downloads"
+    # Kaggle calls every download archive.zip; the second must not take the place of the first.
+    write_zip(downloads / "a" / "archive.zip", RAVDESS)
+    given = write_zip(tmp_path / "archive.ZIP", TESS)
+    before = all_files(tmp_path)
+    for _ in range(2):
+        found = find_corpora(["ravdess", "tess"], data_dirs=[downloads, given], **places)
+        data = places["project_root"] / "data"
+        assert found["ravdess"] == [data / "archive" / name for name in RAVDESS]
+        assert found["tess"] == [data / "archive-2" / name for name in TESS]
+        assert all(path.is_relative_to(data) for path in set(all_files(tmp_path)) - set(before))
+
+
+def test_a_zip_beside_its_own_loose_clips_is_not_unpacked(tmp_path, places):
+    for folder in (tmp_path / "given", places["project_root"] / "data"):
+        write_clips(folder / "by hand", RAVDESS)
+        write_zip(folder / "archive.zip", RAVDESS)
+    find_corpora(["ravdess"], data_dirs=[tmp_path / "given"], **places)
+    find_corpora(["ravdess"], **places)
+    assert not list(places["project_root"].glob("data/archive*/"))
+
+
+def test_second_call_does_not_unpack_again_unless_the_zip_changed(places):
+    zip_path = write_zip(places["project_root"] / "a.zip", RAVDESS[:1])
+    first = find_corpora(["ravdess"], **places)["ravdess"]
+    changed = first[0].stat().st_ctime_ns
+    assert find_corpora(["ravdess"], **places)["ravdess"] == first
+    assert first[0].stat().st_ctime_ns == changed
+    write_zip(zip_path, RAVDESS[1:])
+    assert names_of(find_corpora(["ravdess"], **places)["ravdess"]) == list(RAVDESS[1:])
+
+
+def test_only_clips_are_unpacked(tmp_path):
+    junk = [".DS_Store", "__MACOSX/Actor_01/._" + RAVDESS[0], "readme.txt", "other.wav", "x.wav/"]
+    members = ["Actor_01/" + RAVDESS[0], *((name, b"junk") for name in junk)]
+    unpack(write_zip(tmp_path / "a.zip", members), tmp_path / "out" / "a")
+    assert [path for path in all_files(tmp_path / "out") if path.name[0] != "."] == [
+        tmp_path / "out" / "a" / "Actor_01" / RAVDESS[0]
+    ]
+
+
+def test_backslashes_of_windows_zips_are_folders(places):
+    # ZipInfo would mend the name where "\\" separates folders; the bytes of the file are patched instead.
+    path = write_zip(places["project_root"] / "a.zip", [f"Actor_01/{RAVDESS[0]}"])
+    path.write_bytes(path.read_bytes().replace(b"Actor_01/", b"Actor_01\\"))
+    (found,) = find_corpora(["ravdess"], **places)["ravdess"]
+    assert found.parts[-2:] == ("Actor_01", RAVDESS[0])
+
+
+def test_leftovers_of_a_killed_run_are_mended(places):
+    root = places["project_root"]
+    write_zip(root / "a.zip", RAVDESS)
+    write_clips(root / "data" / "a.partial", ["03-01-08-01-01-01-24.wav"])
+    assert names_of(find_corpora(["ravdess"], **places)["ravdess"]) == list(RAVDESS)
+    assert not (root / "data" / "a.partial").exists()
+
+
+def test_a_folder_of_the_user_is_never_replaced(tmp_path):
+    folder = write_clips(tmp_path / "a", TESS)
+    with pytest.raises(InputError, match="in the way"):
+        unpack(write_zip(tmp_path / "a.zip", RAVDESS), folder)
+    assert names_of(all_files(folder)) == list(TESS)
+
+
+def symlink_member():
+    member = zipfile.ZipInfo("link.wav")
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member, "/etc/passwd"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [f"../{RAVDESS[0]}", f"a/../../{RAVDESS[0]}", f"/tmp/{RAVDESS[0]}", f"C:\\{RAVDESS[0]}", "..\\x.txt"],
+)
+def test_unsafe_members_refuse_the_whole_zip(tmp_path, member):
+    path = write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], (member, b"x")])
+    refuses(path, tmp_path / "out" / "evil")
+
+
+def test_links_refuse_the_whole_zip(tmp_path):
+    refuses(
+        write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], symlink_member()]), tmp_path / "out" / "evil"
+    )
+
+
+def refuses(path, destination):
+    before = all_files(destination.parent.parent)
+    with pytest.raises(InputError, match=f"{path.name}"):
+        unpack(path, destination)
+    assert all_files(destination.parent.parent) == before
+    assert not destination.exists()
+
+
+def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
+    whole = write_zip(tmp_path / "whole.zip", RAVDESS).read_bytes()
+    truncated = tmp_path / "truncated.zip"
+    truncated.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"truncated\.zip cannot be unpacked"):
+        find_corpora(["ravdess"], data_dirs=[truncated], **places)
+    flipped = tmp_path / "flipped.zip"
+    flipped.write_bytes(whole.replace(wav_bytes(RAVDESS[1])[-50:], bytes(50)))
+    with pytest.raises(InputError, match=r"flipped\.zip cannot be unpacked .*CRC"):
+        find_corpora(["ravdess"], data_dirs=[flipped], **places)
+    assert all_files(places["project_root"]) == []
+
+
+# Downloads
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.body`; `server.faults` says how, one fault per request, then no more."""
+
+    def do_GET(self):
+        body, faults = self.server.body, self.server.faults
+        fault = faults.pop(0) if faults else ""
+        asked = self.headers.get("Range")
+        self.server.requests.append((self.path, asked))
+        if fault in ("500", "404", "416", "429"):
+            self.send_response(int(fault))
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = (
+            int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "ignore range" else 0
+        )
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        end = start + (len(body) - start) // 2 if fault == "cut" else len(body)
+        self.wfile.write(body[start:end])
+        self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    members = [(f"Actor_01/{name}", wav_bytes(name, num_samples=150_000)) for name in RAVDESS]
+    server.body = write_zip(tmp_path / "served" / "speech.zip", members).read_bytes()
+    server.faults, server.requests = [], []
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def online(server, places):
+    """Arguments for `find_corpora` under which that server publishes RAVDESS."""
+    archive = Archive(
+        url=f"http://127.0.0.1:{server.server_port}/speech.zip?download=1",
+        filename="speech.zip",
+        num_bytes=len(server.body),
+        checksum=f"md5:{hashlib.md5(server.body).hexdigest()}",
+    )
+    return places | {"offline": False, "archives": {"ravdess": archive}, "retry_waits": NO_WAITS}
+
+
+def test_download_is_unpacked_once_and_its_zip_removed(server, online):
+    data = online["project_root"] / "data"
+    for _ in range(2):
+        found = find_corpora(["ravdess"], **online)["ravdess"]
+        assert found == [data / "speech" / "Actor_01" / name for name in RAVDESS]
+    assert server.requests == [("/speech.zip?download=1", None)]
+    assert not list(data.glob("speech.zip*"))
+
+
+@pytest.mark.parametrize("faults", [["500"], ["429"], ["cut"], ["cut", "500", "cut", "cut", "cut"]])
+def test_passing_faults_are_outlived(server, online, faults):
+    server.faults = list(faults)
+    assert len(find_corpora(["ravdess"], **online)["ravdess"]) == 2
+    assert len(server.requests) == len(faults) + 1
+
+
+@pytest.mark.parametrize("fault", ["", "ignore range", "416"])
+def test_partial_download_is_resumed(server, online, fault):
+    archive, data = online["archives"]["ravdess"], online["project_root"] / "data"
+    data.mkdir()
+    # With a server that does not resume, what is here must not count, so let it be rubbish.
+    (data / "speech.zip.partial").write_bytes(b"?" * 1000 if fault else server.body[:1000])
+    server.faults = [fault]
+    download(archive, data / "speech.zip.partial", NO_WAITS)
+    assert (data / "speech.zip.partial").read_bytes() == server.body
+    assert [asked for _, asked in server.requests] == ["bytes=1000-", *([None] if fault == "416" else [])]
+
+
+def test_cut_connection_is_resumed_where_it_was_cut(server, online):
+    server.faults = ["cut"]
+    find_corpora(["ravdess"], **online)
+    (_, first), (_, second) = server.requests
+    assert first is None
+    assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= len(server.body) // 2
+
+
+def test_wrong_bytes_are_deleted(server, online):
+    checksum = online["archives"]["ravdess"].checksum
+    server.body = bytes(len(server.body))
+    with pytest.raises(InputError, match=f"expected {checksum.replace(':', ' ')}, got [0-9a-f]{{32}}"):
+        find_corpora(["ravdess"], **online)
+    server.body = b"<html>sign in first</html>"
+    with pytest.raises(InputError, match=r"expected \d+ bytes, the server has 26"):
+        find_corpora(["ravdess"], **online)
+    assert all_files(online["project_root"]) == []
+
+
+def test_server_that_refuses_or_is_not_there_is_one_of_the_places_searched(server, online):
+    server.faults = ["404"]
+    with pytest.raises(InputError, match=r"(?s)speech\.zip.*404.*--demo"):
+        find_corpora(["ravdess"], **online)
+    assert len(server.requests) == 1, "what is not there is not asked for again"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/speech.zip"
+        online["archives"] = {"ravdess": Archive(url, "speech.zip", 10, "md5:0")}
+        with pytest.raises(InputError, match=rf"(?s){url} \(.*refused.*--demo"):
+            find_corpora(["ravdess"], **online)
+
+
+def test_too_little_space_is_said_before_anything_is_asked(server, online):
+    archive = online["archives"]["ravdess"]
+    online["archives"] = {"ravdess": Archive(archive.url, archive.filename, 10**18, archive.checksum)}
+    with pytest.raises(InputError, match=r"MB are needed there and \d+ MB are free"):
+        find_corpora(["ravdess"], **online)
+    assert server.requests == []
+
+
+def test_several_processes_at_once_download_and_unpack_once(server, online):
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: find_corpora(["ravdess"], **online), range(4)))
+    assert all(len(result["ravdess"]) == 2 for result in results)
+    assert len(server.requests) == 1
+
+
+def test_mirror_of_the_hub(server, online, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/mirror/")
+    archive = online["archives"]["ravdess"]
+    url = "https://huggingface.co/datasets/someone/corpus/resolve/main/speech.zip"
+    online["archives"] = {"ravdess": Archive(url, "speech.zip", archive.num_bytes, archive.checksum)}
+    assert len(find_corpora(["ravdess"], **online)["ravdess"]) == 2
+    assert server.requests == [("/mirror/datasets/someone/corpus/resolve/main/speech.zip", None)]

@@ -1,0 +1,559 @@
+"""Fine-tune wav2vec2 (or XLS-R, HuBERT, WavLM) on RAVDESS and TESS, and write a model card.
+
+Try it offline, with synthetic voices and a tiny random encoder (under 3 minutes on 2 CPU cores):
+
+    python train_wav2vec2.py --demo
+
+The real thing, on a Colab or Kaggle GPU; corpora that are not at hand are downloaded (430 MB):
+
+    accelerate launch train_wav2vec2.py --output_dir runs/wav2vec2
+
+On a laptop, with clips that you have, tuning only the last layer:
+
+    python train_wav2vec2.py --corpora ravdess --data_dir ~/ravdess --unfreeze_layers 1
+
+All flags of transformers' TrainingArguments work too, and `python train_wav2vec2.py options.yaml` takes
+the same options from a YAML or JSON file. The run folder then holds a model for
+`pipeline("audio-classification")`, its card (README.md), metrics.json, predictions.csv and figures.
+"""
+
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    EarlyStoppingCallback,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+)
+
+from utils import report
+from utils.audio import MIN_SECONDS, SAMPLING_RATE
+from utils.batches import Clips, EqualLengthSampler, collate
+from utils.card import write_card
+from utils.corpora import CORPORA, REAL_CORPORA
+from utils.dataset import build_dataset
+from utils.demo import make_demo_corpus
+from utils.download import find_corpora
+from utils.encoder import freeze_all_but_last, is_head, predict, unpadded_logits
+from utils.labels import choose_emotions
+from utils.metrics import EmotionMetric, measure_latency
+from utils.runtime import (
+    PROJECT_ROOT,
+    InputError,
+    cache_folder,
+    check_gpu,
+    describe_device,
+    first_line,
+    git_commit,
+    logger,
+    package_versions,
+    published_command,
+    read_options,
+    refuse_arguments,
+    run_script,
+    without_secrets_and_paths,
+)
+from utils.splits import PROTOCOL_WORDS, PROTOCOLS, describe_split, split_digest, split_table
+from utils.table import check_table, read_table
+
+# ---------------------------------------------------------------------------------------------------
+# Arguments
+
+DEMO = {
+    "output_dir": "runs/demo",
+    "from_config": "tiny",
+    "unfreeze_layers": 2,
+    "num_train_epochs": 12,
+    "learning_rate": 1.0e-3,
+    "head_learning_rate": 2.0e-3,
+}
+"""What --demo stands for; each can still be given by itself."""
+
+
+@dataclass
+class DataArguments:
+    """Which clips, which labels, which split."""
+
+    corpora: list[str] = field(
+        default_factory=lambda: ["ravdess", "tess"], metadata={"help": f"Any of: {' '.join(REAL_CORPORA)}."}
+    )
+    data_dir: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders or zips with the clips, searched recursively. Without it: zips in the "
+                  "project folder or data/, Kaggle inputs, then the network."},
+    )  # fmt: skip
+    emotions: list[str] = field(
+        default_factory=list, metadata={"help": "Labels; by default those that all chosen corpora have."}
+    )
+    protocol: str = field(
+        default="holdout",
+        metadata={"help": "holdout: test speakers unheard. random: clips at random, to show the leak.",
+                  "choices": PROTOCOLS},
+    )  # fmt: skip
+    allow_partial: bool = field(
+        default=False, metadata={"help": "Run although clips are missing or unusable; the card says so."}
+    )
+    cache_dir: str = field(
+        default="", metadata={"help": "Folder for decoded audio; default: in the Hugging Face cache."}
+    )
+    max_length_seconds: float = field(
+        default=4.0, metadata={"help": "Training clips are cut to this; evaluation hears them whole."}
+    )
+    augment: bool = field(
+        default=False, metadata={"help": "Change speed, gain, position and noise of the training clips."}
+    )
+    demo: bool = field(
+        default=False, metadata={"help": "Synthetic voices and a tiny encoder, offline. No real results."}
+    )
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder, how much of it is tuned, what the head learns from."""
+
+    model_name_or_path: str = field(
+        default="facebook/wav2vec2-base-960h",
+        metadata={"help": "Hub id or folder of a wav2vec2, XLS-R, HuBERT or WavLM checkpoint."},
+    )
+    from_config: str | None = field(
+        default=None,
+        metadata={"help": "Random encoder of that size instead, without any download.",
+                  "choices": ["tiny", "base"]},
+    )  # fmt: skip
+    unfreeze_layers: int = field(
+        default=3, metadata={"help": "The last so many transformer layers are tuned; the rest is frozen."}
+    )
+    head_learning_rate: float = field(
+        default=1.0e-4, metadata={"help": "Of the head; --learning_rate is that of the encoder's layers."}
+    )
+    class_weights: str = field(
+        default="balanced",
+        metadata={"help": "balanced: rare emotions count more in the loss.", "choices": ["balanced", "none"]},
+    )
+    early_stopping_patience: int = field(
+        default=5, metadata={"help": "Stop after so many epochs without a better validation UAR."}
+    )
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """transformers' TrainingArguments with this kit's defaults: a base encoder fits a T4's 15 GB."""
+
+    output_dir: str = field(default="runs/wav2vec2", metadata={"help": "The run folder."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace the run that --output_dir already holds."}
+    )
+    precision: str = field(
+        default="auto",
+        metadata={"help": "auto: bf16 on GPUs that have it, else fp16 on a GPU, else fp32.",
+                  "choices": ["auto", "bf16", "fp16", "fp32"]},
+    )  # fmt: skip
+    num_train_epochs: float = 20
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    learning_rate: float = 1.0e-5
+    weight_decay: float = 0.01
+    lr_scheduler_type: str = "reduce_lr_on_plateau"
+    # The scheduler would wait for a falling metric, whatever metric_for_best_model is.
+    lr_scheduler_kwargs: dict | str | None = field(
+        default_factory=lambda: {"mode": "max", "factor": 0.5, "patience": 1}
+    )
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "uar"
+    greater_is_better: bool | None = True
+
+    def __post_init__(self):
+        if self.precision == "auto" and not (self.bf16 or self.fp16 or self.use_cpu):
+            if torch.cuda.is_available():
+                self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+                self.fp16 = not self.bf16
+        elif self.precision in ("bf16", "fp16"):
+            setattr(self, self.precision, True)
+        if torch.cuda.is_available() and not self.use_cpu and self.dataloader_num_workers == 0:
+            self.dataloader_num_workers = 2
+        super().__post_init__()
+
+
+def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments]:
+    """Read the options from the command line, or from the one YAML or JSON file that it names."""
+    parser = HfArgumentParser((DataArguments, ModelArguments, RunArguments))
+    parser.error = refuse_arguments
+    if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
+        argv = read_options(Path(argv[0]))
+    if parser.parse_args(argv).demo:
+        # The demo's own options first: what the user gives comes last and wins.
+        argv = [f"--{name}={value}" for name, value in DEMO.items()] + argv
+    try:
+        data, model, run = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except (ValueError, ImportError) as error:  # TrainingArguments checks how its options fit together
+        raise InputError(str(error)) from None
+    for name in data.corpora:
+        if name not in REAL_CORPORA:
+            raise InputError(f"--corpora: unknown corpus '{name}'; known: {' '.join(REAL_CORPORA)}")
+    if data.max_length_seconds < MIN_SECONDS:
+        raise InputError(f"--max_length_seconds {data.max_length_seconds}: expected at least {MIN_SECONDS}")
+    if run.push_to_hub:
+        raise InputError(
+            "--push_to_hub: this script does not publish; when the run is done, "
+            f"`hf upload <name>/<model> {run.output_dir}` does"
+        )
+    return data, model, run
+
+
+# ---------------------------------------------------------------------------------------------------
+# The model and its Trainer
+
+TINY = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": (64,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "classifier_proj_size": 64,
+}
+
+
+def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
+    """Return a stock classifier whose head sums all layers with learnt weights, and its extractor."""
+    settings = {
+        "num_labels": len(emotions),
+        "id2label": dict(enumerate(emotions)),
+        "label2id": {emotion: label for label, emotion in enumerate(emotions)},
+        "use_weighted_layer_sum": True,
+        "layerdrop": 0.0,  # a layer that is skipped would be missing from the sum
+    }
+    if arguments.from_config:
+        config = Wav2Vec2Config(**(TINY if arguments.from_config == "tiny" else {}), **settings)
+        extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+        return AutoModelForAudioClassification.from_config(config), extractor
+    name = arguments.model_name_or_path
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, **settings)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--model_name_or_path {name}: cannot be loaded ({first_line(error)}). Expected a Hub id that "
+            "this machine can reach, or a folder with config.json, preprocessor_config.json and weights; "
+            "--from_config tiny needs neither"
+        ) from None
+    if not isinstance(extractor, Wav2Vec2FeatureExtractor) or not hasattr(config, "use_weighted_layer_sum"):
+        raise InputError(
+            f"--model_name_or_path {name}: is a {config.model_type}; expected an encoder of raw waveforms "
+            "(wav2vec2, XLS-R, HuBERT, WavLM)"
+        )
+    if extractor.sampling_rate != SAMPLING_RATE:
+        raise InputError(
+            f"--model_name_or_path {name}: wants {extractor.sampling_rate} Hz, expected {SAMPLING_RATE} Hz"
+        )
+    # Another classifier's head, of another number of labels, is replaced like a missing one.
+    model, loading = AutoModelForAudioClassification.from_pretrained(
+        name, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    missing = [key for key in loading["missing_keys"] if not is_head(key) and "masked_spec_embed" not in key]
+    if missing:
+        raise InputError(
+            f"--model_name_or_path {name}: has no weights for {len(missing)} parts of its encoder "
+            f"({missing[0]}, ...)"
+        )
+    return model, extractor
+
+
+class EmotionTrainer(Trainer):
+    """A Trainer with class weights, a learning rate of its own for the head, and no padding anywhere."""
+
+    def __init__(self, *, frozen, head_learning_rate, class_weights, max_samples, **kwargs):
+        super().__init__(data_collator=collate, **kwargs)
+        self.frozen = frozen
+        self.head_learning_rate = head_learning_rate
+        self.class_weights = class_weights
+        self.max_samples = max_samples
+
+    def _get_train_sampler(self, train_dataset=None):
+        args = self.args
+        clips_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return EqualLengthSampler(self.train_dataset.lengths, clips_per_step, self.max_samples, args.seed)
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups = {}
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((is_head(name), name in decayed), []).append(parameter)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.head_learning_rate if head else self.args.learning_rate,
+                        "weight_decay": self.args.weight_decay if decay else 0.0,
+                    }
+                    for (head, decay), parameters in sorted(groups.items(), key=lambda group: group[0])
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        for module in self.frozen:
+            module.eval()
+        outputs = model(input_values=inputs["input_values"])
+        losses = torch.nn.functional.cross_entropy(outputs.logits.float(), inputs["labels"], reduction="none")
+        # A plain mean of weighted losses: two halves of a batch average to the whole.
+        loss = (losses * self.class_weights.to(losses)[inputs["labels"]]).mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = unpadded_logits(model, inputs["input_values"])
+        loss = torch.nn.functional.cross_entropy(logits, inputs["labels"])
+        return loss, logits, inputs["labels"]
+
+
+def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
+    """Return the scores that are shown and selected on after each epoch."""
+    scores = EmotionMetric(keep_in_memory=True).compute(
+        predictions=prediction.predictions.argmax(axis=-1),
+        references=prediction.label_ids,
+        num_labels=prediction.predictions.shape[-1],
+    )
+    return {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
+
+
+def describe_model(arguments: ModelArguments, model) -> str:
+    """Return the model in words, for the card."""
+    if arguments.from_config:
+        source = f"a randomly initialised {arguments.from_config} wav2vec2 encoder"
+    else:
+        source = f"the {model.config.model_type} encoder `{Path(arguments.model_name_or_path).name}`"
+    num_layers = model.config.num_hidden_layers
+    return (
+        f"{source} with a linear classifier on the learnt weighted sum of its layers, averaged over time; "
+        f"the last {arguments.unfreeze_layers} of {num_layers} transformer layers were tuned, the rest "
+        "stayed frozen"
+    )
+
+
+def describe_training(data: DataArguments, model: ModelArguments, args: RunArguments, history: list) -> str:
+    """Return the training in words, for the card."""
+    epochs = [entry for entry in history if "eval_uar" in entry]
+    best = max(epochs, key=lambda entry: entry["eval_uar"])
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return (
+        f"Trained with {args.optim.value}, weight decay {args.weight_decay:g}, learning rate "
+        f"{args.learning_rate:g} for the tuned encoder layers and {model.head_learning_rate:g} for the head, "
+        f"schedule {args.lr_scheduler_type.value}, in batches of {batch} clips of like length cut to at most "
+        f"{data.max_length_seconds:g} s; class weights {model.class_weights}; augmentation "
+        f"{'on' if data.augment else 'off'}. Of {len(epochs)} epochs the one with the best validation UAR "
+        f"was kept: epoch {best['epoch']:g}, {100 * best['eval_uar']:.1f} %."
+    )
+
+
+def main() -> None:
+    start = time.perf_counter()
+    data_args, model_args, args = parse_arguments(sys.argv[1:])
+    if not args.use_cpu:
+        check_gpu()
+    run_folder = Path(args.output_dir)
+    checkpoints = run_folder / "checkpoints"
+    args.output_dir = str(checkpoints)
+    device = describe_device(args.device.type)
+    logger.info("Run folder %s, %s, world size %d", run_folder, device, args.world_size)
+    if data_args.demo:
+        logger.info("DEMO: synthetic voices, a tiny random encoder. These are not real results.")
+
+    # -----------------------------------------------------------------------------------------------
+    # Labelled table
+
+    # Of several processes the first does the work, and the others read what it cached.
+    with args.main_process_first(desc="reading the corpora"):
+        overwrite = args.overwrite or data_args.demo
+        if not report.prepare_run_folder(run_folder, overwrite, bool(args.resume_from_checkpoint)):
+            logger.info("Nothing to do: the run is complete, see %s", run_folder / "README.md")
+            return
+        if data_args.demo:
+            files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
+        else:
+            files = find_corpora(data_args.corpora, [Path(folder) for folder in data_args.data_dir])
+        table, waveforms = read_table(files, Path(data_args.cache_dir or cache_folder()))
+        table, findings = check_table(table, data_args.allow_partial)
+    emotions = choose_emotions({name: CORPORA[name].emotions for name in files}, data_args.emotions or None)
+
+    # -----------------------------------------------------------------------------------------------
+    # Speaker split
+
+    table = split_table(table, data_args.protocol, emotions, args.seed)
+    split = describe_split(table)
+    logger.info("Split %s: %s", data_args.protocol, PROTOCOL_WORDS[data_args.protocol])
+    for name, rows in split.items():
+        logger.info("  %-10s %5d clips by %s", name, rows["clips"], ", ".join(rows["speakers"]))
+
+    # -----------------------------------------------------------------------------------------------
+    # Dataset
+
+    dataset = build_dataset(table, waveforms, emotions)
+
+    # -----------------------------------------------------------------------------------------------
+    # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so
+
+    transformers.set_seed(args.seed)
+    model, extractor = build_model(model_args, emotions)
+    train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
+    validation = Clips(dataset["validation"], extractor)
+    test = Clips(dataset["test"], extractor)
+
+    # -----------------------------------------------------------------------------------------------
+    # Model
+
+    frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
+    # wav2vec2's classes ignore the number of items in a batch, so the Trainer must do the averaging.
+    model.accepts_loss_kwargs = False
+    class_weights = torch.ones(len(emotions))
+    if model_args.class_weights == "balanced":
+        counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
+        class_weights = torch.tensor(counts.sum() / (len(emotions) * counts))
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    logger.info("%s of %s parameters are trained", f"{trainable:,}", f"{model.num_parameters():,}")
+
+    # -----------------------------------------------------------------------------------------------
+    # Training
+
+    encoder = model_args.from_config or model_args.model_name_or_path
+    identity = {"encoder": encoder, "emotions": list(emotions), "split_digest": split_digest(table)}
+    with args.main_process_first(desc="looking for checkpoints"):
+        checkpoint = report.checkpoint_to_resume(checkpoints, args.resume_from_checkpoint, identity)
+    trainer = EmotionTrainer(
+        model=model,
+        args=args,
+        frozen=frozen,
+        head_learning_rate=model_args.head_learning_rate,
+        class_weights=class_weights,
+        max_samples=round(data_args.max_length_seconds * SAMPLING_RATE),
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=validation_scores,
+        callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
+    )
+    try:
+        trained = trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
+        raise
+    if args.should_save:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(run_folder)
+        extractor.save_pretrained(run_folder)
+    trainer.accelerator.wait_for_everyone()
+
+    # -----------------------------------------------------------------------------------------------
+    # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time
+
+    saved = AutoModelForAudioClassification.from_pretrained(run_folder).to(args.device)
+    probabilities = {
+        "validation": predict(saved, validation, "Validation clips").numpy(),
+        "test": predict(saved, test, "Test clips").numpy(),
+    }
+    if not args.should_save:
+        return
+    predictions = {
+        name: report.prediction_table(clips, probabilities[name], emotions, fold=data_args.protocol)
+        for name, clips in metadata(dataset).items()
+        if name in probabilities
+    }
+    scores = {name: report.score_predictions(rows, emotions) for name, rows in predictions.items()}
+    timed = [dataset["test"][row]["waveform"] for row in np.linspace(0, len(test) - 1, 30).astype(int)]
+
+    def classify(waveform: list[float]) -> torch.Tensor:
+        values = extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
+        with torch.inference_mode():
+            return saved(values.to(args.device)).logits.cpu()
+
+    latency = measure_latency(classify, [np.asarray(clip, np.float32) for clip in timed], SAMPLING_RATE)
+
+    # -----------------------------------------------------------------------------------------------
+    # Report and card
+
+    history = trainer.state.log_history
+    best = max((entry for entry in history if "eval_uar" in entry), key=lambda entry: entry["eval_uar"])
+    metrics = {
+        "script": Path(__file__).name,
+        "command": published_command(f"python {Path(__file__).name}", sys.argv[1:]),
+        "demo": data_args.demo,
+        "arguments": without_secrets_and_paths(asdict(data_args) | asdict(model_args) | args.to_dict()),
+        "corpora": report.describe_corpora(table, findings),
+        "emotions": list(emotions),
+        "protocol": data_args.protocol,
+        "protocol_words": PROTOCOL_WORDS[data_args.protocol],
+        "split": split,
+        "split_digest": identity["split_digest"],
+        "model": {
+            "library": "transformers",
+            "base_model": None if model_args.from_config or Path(encoder).exists() else encoder,
+            "encoder": without_secrets_and_paths(encoder),
+            "description": describe_model(model_args, saved),
+            "parameters": saved.num_parameters(),
+            "trained_parameters": trainable,
+            "weights_mb": (run_folder / "model.safetensors").stat().st_size / 1e6,
+        },
+        "training": {
+            "epochs": trainer.state.epoch,
+            "best_epoch": best["epoch"],
+            "best_validation_uar": best["eval_uar"],
+            "seconds": trained.metrics["train_runtime"],
+            "clips_per_second": trained.metrics["train_samples_per_second"],
+            "device": device,
+            "num_processes": args.world_size,
+            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+            "resumed": checkpoint is not None,
+            "description": describe_training(data_args, model_args, args, history),
+            "history": history,
+        },
+        "validation": scores["validation"],
+        "test": scores["test"],
+        "test_per_corpus": report.score_per_corpus(predictions["test"], emotions),
+        "latency": latency | {"device": device},
+        "versions": package_versions(
+            ["torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface_hub", "librosa"]
+        ),
+        "seed": args.seed,
+        "commit": git_commit(),
+        "duration_seconds": time.perf_counter() - start,
+    }
+    clips = dataset["test"].select_columns(["speaker", "text", "label"]).to_pandas()
+    examples = {
+        emotions[label]: np.asarray(dataset["test"][row]["waveform"], np.float32)
+        for label, row in report.example_clips(clips).items()
+    }
+    report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
+    write_card(run_folder)
+    shutil.rmtree(checkpoints)
+    logger.info(
+        "Test UAR %.1f %%, accuracy %.1f %% on %d clips%s. Card: %s",
+        100 * scores["test"]["uar"],
+        100 * scores["test"]["accuracy"],
+        scores["test"]["clips"],
+        " of synthetic voices: not a real result" if data_args.demo else "",
+        run_folder / "README.md",
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,111 @@
+"""A run folder and the template `model_card.md` come in; the folder's `README.md` goes out.
+
+Every figure in the card is read from the run's metrics.json; one that is not there is an error.
+"""
+
+import json
+from pathlib import Path
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from utils.corpora import CORPORA
+from utils.runtime import PROJECT_ROOT, write_text
+
+_SCORES = (("uar", "recall", "UAR"), ("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro-F1"))
+
+
+def write_card(folder: Path, template: Path = PROJECT_ROOT / "model_card.md") -> None:
+    """Render the model card of a finished run into its folder; README.md is a run's last file."""
+    run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    name = folder.resolve().name
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["percent"] = _percent
+    card = environment.from_string(template.read_text(encoding="utf-8")).render(
+        run=run,
+        name=name,
+        # As the user wrote it, where that says nothing of their machine.
+        model_id=folder.as_posix() if not folder.is_absolute() else f"runs/{name}",
+        card_data=card_data(run, name).to_yaml().strip(),
+        corpus_names=[corpus["name"] for corpus in run["corpora"]],
+        license_words=_license(run)[1],
+        scores_row=_scores_row,
+    )
+    write_text(folder / "README.md", card)
+
+
+def card_data(run: dict, name: str) -> ModelCardData:
+    """Return the card's front matter: what the Hub shows and searches."""
+    corpora = [CORPORA[corpus["name"]] for corpus in run["corpora"]]
+    title = " + ".join(corpus.title for corpus in corpora)
+    dataset = {
+        "dataset_type": "-".join(corpus.name for corpus in corpora),
+        "dataset_name": f"{title}, {run['protocol']} split",
+        "dataset_split": "test",
+    }
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            metric_type=metric_type,
+            metric_name=metric_name,
+            metric_value=float(run["test"][key]),
+            **dataset,
+        )
+        for key, metric_type, metric_name in _SCORES
+    ]
+    return ModelCardData(
+        language="en",
+        library_name=run["model"]["library"],
+        pipeline_tag="audio-classification",
+        tags=[
+            "speech-emotion-recognition",
+            "speech",
+            "emotion",
+            *(["synthetic-demo"] if run["demo"] else []),
+        ],
+        base_model=run["model"]["base_model"],
+        datasets=[corpus.hub_id or corpus.name for corpus in corpora],
+        metrics=[metric_type for _, metric_type, _ in _SCORES],
+        model_name=name,
+        eval_results=results,
+        **_license(run)[0],
+    )
+
+
+def _license(run: dict) -> tuple[dict, str]:
+    """Return the licence fields of the front matter, and the words that explain them."""
+    used = {CORPORA[corpus["name"]].license: CORPORA[corpus["name"]].license_url for corpus in run["corpora"]}
+    if run["demo"]:
+        return {"license": "apache-2.0"}, "The voices are synthetic; the weights are under Apache-2.0."
+    words = (
+        "The corpora are for non-commercial use only, and what was learnt from them is no freer: these "
+        "weights are for non-commercial research and teaching, under the terms of every licence above"
+    )
+    if len(used) == 1:
+        return {"license": next(iter(used))}, f"{words} ({next(iter(used)).upper()})."
+    fields = {
+        "license": "other",
+        "license_name": "-and-".join(used),
+        "license_link": used.get("cc-by-nc-nd-4.0", next(iter(used.values()))),
+    }
+    return fields, (
+        f"{words}. Share-alike and no-derivatives do not fit together: ask the corpora's owners before you "
+        "publish weights trained on both."
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _scores_row(scores: dict) -> str:
+    cells = [str(scores["clips"]), str(scores["speakers"])]
+    for key in ("uar", "accuracy"):
+        interval = scores["intervals"][key]
+        bounds = (
+            f" [{_percent(interval[0])}, {_percent(interval[1])}]"
+            if interval
+            else " (one speaker: no interval)"
+        )
+        cells.append(_percent(scores[key]) + bounds)
+    return " | ".join([*cells, _percent(scores["macro_f1"]), f"{scores['loss']:.3f}"])

@@ -1,0 +1,84 @@
+"""A stock wav2vec2-like classifier comes in; it goes out frozen in part, or as logits per clip.
+
+Serves every class that `AutoModelForAudioClassification` builds over raw waveforms: wav2vec2 and XLS-R,
+HuBERT, WavLM, and their relatives.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from utils.runtime import InputError
+
+HEAD = ("projector", "classifier", "layer_weights")
+"""The parts of a stock classifier that are not the encoder."""
+
+
+def is_head(parameter_name: str) -> bool:
+    """True for the parameters of the classification head and of the layer-weighted sum."""
+    return parameter_name.split(".")[0] in HEAD
+
+
+def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.nn.Module]:
+    """Leave the head and the last `num_layers` transformer layers trainable.
+
+    Returns:
+        the frozen modules; they belong in eval mode during training too, for dropout in a part that
+        cannot learn is only noise.
+
+    Raises:
+        InputError: the encoder has fewer layers.
+    """
+    base = model.base_model
+    layers = base.encoder.layers
+    if not 0 <= num_layers <= len(layers):
+        raise InputError(
+            f"--unfreeze_layers {num_layers}: expected 0 to {len(layers)}, the encoder's number of layers"
+        )
+    model.freeze_feature_encoder()  # also tells it not to ask for gradients of its input
+    base.requires_grad_(False)
+    kept = len(layers) - num_layers
+    for layer in layers[kept:]:
+        layer.requires_grad_(True)
+    frozen = [base.feature_extractor, base.feature_projection, base.encoder.pos_conv_embed]
+    frozen += list(layers[:kept])
+    if kept:
+        frozen.append(base.encoder.dropout)  # it stands before the first layer
+    return frozen
+
+
+def unpadded_logits(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return float32 logits (num_clips, num_labels), the same for each clip as for that clip alone.
+
+    Args:
+        model: a stock classifier.
+        clips: tensors (num_samples,) on the model's device. Equally long ones share a forward pass.
+    """
+    lengths = torch.tensor([len(clip) for clip in clips])
+    logits = [None] * len(clips)
+    for length in lengths.unique():
+        rows = (lengths == length).nonzero().flatten().tolist()
+        output = model(input_values=torch.stack([clips[row] for row in rows])).logits.float()
+        for row, values in zip(rows, output, strict=True):
+            logits[row] = values
+    return torch.stack(logits)
+
+
+@torch.inference_mode()
+def predict(model: torch.nn.Module, clips: torch.utils.data.Dataset, description: str) -> torch.Tensor:
+    """Return the probabilities (num_clips, num_labels) of whole clips in float32 on the CPU.
+
+    With several processes each takes its share, and all get the whole result in the clips' order.
+    """
+    state = PartialState()
+    model.eval()
+    mine = range(state.process_index, len(clips), state.num_processes)
+    logits = []
+    for index in tqdm(mine, description, disable=None if state.is_main_process else True):
+        values = clips[index]["input_values"].to(model.device)
+        logits.append((index, unpadded_logits(model, [values])[0].cpu()))
+    in_order = [values for _, values in sorted(gather_object(logits), key=lambda pair: pair[0])]
+    return torch.stack(in_order).double().softmax(dim=-1)

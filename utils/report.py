@@ -1,0 +1,194 @@
+"""What one finished run measured comes in; `metrics.json`, `predictions.csv` and `figures/` go out."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils import plots
+from utils.corpora import CORPORA
+from utils.metrics import score
+from utils.runtime import InputError, logger, write_json, write_text
+
+
+def prepare_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
+    """Make a run's folder, or refuse one that holds something.
+
+    Returns:
+        False if `resume` and the run is already complete: then there is nothing to do.
+
+    Raises:
+        InputError: the folder holds a run, finished or begun, and neither flag says what to do.
+    """
+    finished, begun = (folder / "README.md").exists(), (folder / "checkpoints").exists()
+    if finished and resume:
+        return False
+    if finished and not overwrite:
+        raise InputError(
+            f"--output_dir {folder}: holds a finished run; name another folder, or replace it with "
+            "--overwrite true"
+        )
+    if begun and not (resume or overwrite):
+        raise InputError(
+            f"--output_dir {folder}: holds a run that was begun; go on with --resume_from_checkpoint true, "
+            "or start anew with --overwrite true"
+        )
+    if folder.exists() and not (finished or begun) and any(folder.iterdir()):
+        raise InputError(f"--output_dir {folder}: is not empty and holds no run; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    # What says "finished" goes first, so that a run that dies half-way does not wear an old card.
+    (folder / "README.md").unlink(missing_ok=True)
+    return True
+
+
+def checkpoint_to_resume(checkpoints: Path, resume: str | None, identity: dict) -> str | None:
+    """Return the checkpoint to go on from, if any, and note whose checkpoints these are.
+
+    Args:
+        checkpoints: folder of the Trainer's checkpoints.
+        resume: `--resume_from_checkpoint`: true, the folder of one checkpoint, or nothing.
+        identity: what must not change in between: encoder, emotions, split digest.
+
+    Raises:
+        InputError: the run that was begun had another identity. To go on would let its training
+            speakers into this run's test.
+    """
+    note = checkpoints / "run.json"
+    wanted = str(resume or "").lower() not in ("", "false", "no", "0")
+    if not wanted:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    elif note.exists():
+        begun = json.loads(note.read_text(encoding="utf-8"))
+        for key in identity:
+            if begun[key] != identity[key]:
+                raise InputError(
+                    f"--resume_from_checkpoint: the run in {checkpoints.parent} was begun with {key} "
+                    f"{begun[key]}, now it is {identity[key]}; give the same options as then, or start anew "
+                    "with --overwrite true"
+                )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    write_json(note, identity)
+    if wanted and Path(resume).is_dir():
+        return resume
+    return _last_whole_checkpoint(checkpoints) if wanted else None
+
+
+def _last_whole_checkpoint(checkpoints: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end: its state file is the last one."""
+    folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    for folder in reversed(folders):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.info("%s was cut off while it was written; looking for an earlier one", folder)
+        else:
+            logger.info("Going on from %s", folder)
+            return str(folder)
+    logger.info("No checkpoint to go on from: starting at the beginning")
+    return None
+
+
+def prediction_table(
+    clips: pd.DataFrame, probabilities: np.ndarray, emotions: Sequence[str], fold: str
+) -> pd.DataFrame:
+    """Return one row per evaluated clip: who, where, truth, prediction and `p_<emotion>`.
+
+    Args:
+        clips: `clip`, `corpus`, `speaker`, `label`.
+        probabilities: (num_clips, num_emotions), in the order of `clips`.
+        emotions: label names.
+        fold: name of the model that predicted these clips.
+    """
+    names = np.asarray(emotions)
+    table = clips[["clip", "corpus", "speaker"]].reset_index(drop=True)
+    table["fold"] = fold
+    table["emotion"] = names[clips["label"].to_numpy()]
+    table["predicted"] = names[np.asarray(probabilities).argmax(axis=1)]
+    for label, emotion in enumerate(emotions):
+        table[f"p_{emotion}"] = np.asarray(probabilities)[:, label]
+    return table
+
+
+def score_predictions(predictions: pd.DataFrame, emotions: Sequence[str]) -> dict:
+    """Return `metrics.score` of a `prediction_table`; whoever has predictions.csv can do the same."""
+    labels = {emotion: label for label, emotion in enumerate(emotions)}
+    return score(
+        predictions["emotion"].map(labels).to_numpy(),
+        predictions[[f"p_{emotion}" for emotion in emotions]].to_numpy(),
+        emotions,
+        predictions["speaker"].tolist(),
+    )
+
+
+def score_per_corpus(predictions: pd.DataFrame, emotions: Sequence[str]) -> dict[str, dict]:
+    """Return the scores of each corpus' clips by themselves."""
+    return {
+        name: score_predictions(rows, emotions) for name, rows in predictions.groupby("corpus", sort=False)
+    }
+
+
+def describe_corpora(table: pd.DataFrame, findings: list[dict]) -> list[dict]:
+    """Return per corpus what metrics.json and card say of it: the findings, what was used, its licence."""
+    return [
+        finding
+        | {
+            "title": CORPORA[finding["name"]].title,
+            "clips": int((table["corpus"] == finding["name"]).sum()),
+            "speakers": int(table["speaker"][table["corpus"] == finding["name"]].nunique()),
+            "license": CORPORA[finding["name"]].license,
+            "license_url": CORPORA[finding["name"]].license_url,
+            "citation": CORPORA[finding["name"]].citation,
+            "homepage": CORPORA[finding["name"]].homepage,
+        }
+        for finding in findings
+    ]
+
+
+def example_clips(clips: pd.DataFrame) -> dict[int, int]:
+    """Return label -> row of one clip per emotion, by one speaker and of one text where that is possible."""
+    positions = clips.reset_index(drop=True)
+    by_variety = positions.groupby(["speaker", "text"])["label"].nunique().sort_values(ascending=False)
+    speaker, text = by_variety.index[0]
+    positions["other"] = (positions["speaker"] != speaker).astype(int) * 2 + (positions["text"] != text)
+    return {int(label): int(rows["other"].idxmin()) for label, rows in positions.groupby("label", sort=True)}
+
+
+def write_report(
+    folder: Path,
+    metrics: dict,
+    predictions: pd.DataFrame,
+    history: list[dict],
+    examples: dict[str, np.ndarray],
+    sampling_rate: int,
+) -> None:
+    """Write metrics.json, predictions.csv and the figures of a run.
+
+    Args:
+        folder: the run's folder.
+        metrics: plain JSON data with `emotions` and `test`.
+        predictions: a `prediction_table`.
+        history: log entries with `epoch` and any of `loss`, `eval_loss`, `eval_uar`.
+        examples: emotion -> waveform, to be drawn.
+        sampling_rate: of the examples, in Hz.
+    """
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    test, emotions = metrics["test"], metrics["emotions"]
+    uar = f"UAR {100 * test['uar']:.1f} %"
+    plots.save(
+        plots.plot_confusion_matrix(test["confusion_matrix"], emotions, f"Test clips, {uar}"),
+        figures / "confusion_matrix.png",
+    )
+    plots.save(
+        plots.plot_per_emotion(test["per_emotion"], f"Per emotion, test clips, {uar}"),
+        figures / "per_emotion.png",
+    )
+    plots.save(plots.plot_learning_curves(history), figures / "learning_curves.png")
+    plots.save(
+        plots.plot_waveforms(examples, sampling_rate, "One test clip per emotion"), figures / "waveforms.png"
+    )
+    write_text(folder / "predictions.csv", predictions.to_csv(index=False))
+    write_json(folder / "metrics.json", metrics)
