@@ -56,14 +56,10 @@ from utils.runtime import (
     check_gpu,
     describe_device,
     first_line,
-    git_commit,
     logger,
-    package_versions,
-    published_command,
     read_options,
     refuse_arguments,
     run_script,
-    without_secrets_and_paths,
 )
 from utils.splits import PROTOCOL_WORDS, PROTOCOLS, describe_split, split_digest, split_table
 from utils.table import check_table, read_table
@@ -187,6 +183,7 @@ class RunArguments(TrainingArguments):
             setattr(self, self.precision, True)
         if torch.cuda.is_available() and not self.use_cpu and self.dataloader_num_workers == 0:
             self.dataloader_num_workers = 2
+        self.dataloader_pin_memory &= torch.cuda.is_available()
         super().__post_init__()
 
 
@@ -467,90 +464,72 @@ def main() -> None:
     # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time
 
     saved = AutoModelForAudioClassification.from_pretrained(run_folder).to(args.device)
-    probabilities = {
-        "validation": predict(saved, validation, "Validation clips").numpy(),
-        "test": predict(saved, test, "Test clips").numpy(),
-    }
+    predictions = {}
+    for name, clips in {"validation": validation, "test": test}.items():
+        probabilities = predict(saved, clips, f"Listening to the {name} clips")
+        about = dataset[name].remove_columns("waveform").to_pandas()
+        predictions[name] = report.prediction_table(about, probabilities, emotions, data_args.protocol)
     if not args.should_save:
-        return
-    predictions = {
-        name: report.prediction_table(clips, probabilities[name], emotions, fold=data_args.protocol)
-        for name, clips in metadata(dataset).items()
-        if name in probabilities
-    }
-    scores = {name: report.score_predictions(rows, emotions) for name, rows in predictions.items()}
-    timed = [dataset["test"][row]["waveform"] for row in np.linspace(0, len(test) - 1, 30).astype(int)]
+        return  # one process writes
 
-    def classify(waveform: list[float]) -> torch.Tensor:
+    def classify(waveform: np.ndarray) -> torch.Tensor:
         values = extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
         with torch.inference_mode():
             return saved(values.to(args.device)).logits.cpu()
 
-    latency = measure_latency(classify, [np.asarray(clip, np.float32) for clip in timed], SAMPLING_RATE)
+    waveforms = dataset["test"].with_format("numpy")
+    timed = [waveforms[int(row)]["waveform"] for row in np.linspace(0, len(waveforms) - 1, 30)]
+    latency = measure_latency(classify, timed, SAMPLING_RATE)
 
     # -----------------------------------------------------------------------------------------------
     # Report and card
 
     history = trainer.state.log_history
-    best = max((entry for entry in history if "eval_uar" in entry), key=lambda entry: entry["eval_uar"])
-    metrics = {
-        "script": Path(__file__).name,
-        "command": published_command(f"python {Path(__file__).name}", sys.argv[1:]),
-        "demo": data_args.demo,
-        "arguments": without_secrets_and_paths(asdict(data_args) | asdict(model_args) | args.to_dict()),
-        "corpora": report.describe_corpora(table, findings),
-        "emotions": list(emotions),
-        "protocol": data_args.protocol,
-        "protocol_words": PROTOCOL_WORDS[data_args.protocol],
-        "split": split,
-        "split_digest": identity["split_digest"],
-        "model": {
-            "library": "transformers",
-            "base_model": None if model_args.from_config or Path(encoder).exists() else encoder,
-            "encoder": without_secrets_and_paths(encoder),
-            "description": describe_model(model_args, saved),
-            "parameters": saved.num_parameters(),
-            "trained_parameters": trainable,
-            "weights_mb": (run_folder / "model.safetensors").stat().st_size / 1e6,
-        },
-        "training": {
-            "epochs": trainer.state.epoch,
-            "best_epoch": best["epoch"],
-            "best_validation_uar": best["eval_uar"],
-            "seconds": trained.metrics["train_runtime"],
-            "clips_per_second": trained.metrics["train_samples_per_second"],
-            "device": device,
-            "num_processes": args.world_size,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-            "resumed": checkpoint is not None,
-            "description": describe_training(data_args, model_args, args, history),
-            "history": history,
-        },
-        "validation": scores["validation"],
-        "test": scores["test"],
-        "test_per_corpus": report.score_per_corpus(predictions["test"], emotions),
-        "latency": latency | {"device": device},
-        "versions": package_versions(
-            ["torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface_hub", "librosa"]
-        ),
-        "seed": args.seed,
-        "commit": git_commit(),
-        "duration_seconds": time.perf_counter() - start,
+    metrics = report.describe_run(
+        script=Path(__file__).name,
+        command_line=sys.argv[1:],
+        arguments=asdict(data_args) | asdict(model_args) | args.to_dict(),
+        table=table,
+        findings=findings,
+        emotions=emotions,
+        protocol=data_args.protocol,
+        predictions=predictions,
+        packages=["torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface_hub"],
+    )
+    metrics["model"] = {
+        "library": "transformers",
+        "base_model": None if model_args.from_config or Path(encoder).exists() else encoder,
+        "description": describe_model(model_args, saved),
+        "parameters": saved.num_parameters(),
+        "trained_parameters": trainable,
+        "weights_mb": (run_folder / "model.safetensors").stat().st_size / 1e6,
     }
-    clips = dataset["test"].select_columns(["speaker", "text", "label"]).to_pandas()
+    metrics["training"] = {
+        "description": describe_training(data_args, model_args, args, history),
+        "device": device,
+        "num_processes": args.world_size,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "resumed": checkpoint is not None,
+        "epochs": trainer.state.epoch,
+        "seconds": trained.metrics["train_runtime"],
+        "clips_per_second": trained.metrics["train_samples_per_second"],
+        "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if args.device.type == "cuda" else None,
+        "history": history,
+    }
+    metrics["latency"] = latency | {"device": device}
+    metrics["duration_seconds"] = time.perf_counter() - start
     examples = {
-        emotions[label]: np.asarray(dataset["test"][row]["waveform"], np.float32)
-        for label, row in report.example_clips(clips).items()
+        emotions[label]: waveforms[row]["waveform"] for label, row in report.example_clips(about).items()
     }
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(checkpoints)
     logger.info(
-        "Test UAR %.1f %%, accuracy %.1f %% on %d clips%s. Card: %s",
-        100 * scores["test"]["uar"],
-        100 * scores["test"]["accuracy"],
-        scores["test"]["clips"],
-        " of synthetic voices: not a real result" if data_args.demo else "",
+        "%sTest UAR %.1f %%, accuracy %.1f %% on %d clips. Card: %s",
+        "Synthetic voices, no real result. " if data_args.demo else "",
+        100 * metrics["test"]["uar"],
+        100 * metrics["test"]["accuracy"],
+        len(test),
         run_folder / "README.md",
     )
 

@@ -11,7 +11,17 @@ import pandas as pd
 from utils import plots
 from utils.corpora import CORPORA
 from utils.metrics import score
-from utils.runtime import InputError, logger, write_json, write_text
+from utils.runtime import (
+    InputError,
+    git_commit,
+    logger,
+    package_versions,
+    published_command,
+    without_secrets_and_paths,
+    write_json,
+    write_text,
+)
+from utils.splits import PROTOCOL_WORDS, describe_split, split_digest
 
 
 def prepare_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
@@ -123,28 +133,57 @@ def score_predictions(predictions: pd.DataFrame, emotions: Sequence[str]) -> dic
     )
 
 
-def score_per_corpus(predictions: pd.DataFrame, emotions: Sequence[str]) -> dict[str, dict]:
-    """Return the scores of each corpus' clips by themselves."""
+def describe_run(
+    script: str,
+    command_line: Sequence[str],
+    arguments: dict,
+    table: pd.DataFrame,
+    findings: list[dict],
+    emotions: Sequence[str],
+    protocol: str,
+    predictions: dict[str, pd.DataFrame],
+    packages: Sequence[str],
+) -> dict:
+    """Return what metrics.json says of every run, whichever script it was.
+
+    Args:
+        script, command_line, arguments: what was run; tokens and this machine's paths are taken out.
+        table: the clips of the run, with `split`.
+        findings: of `table.check_table`.
+        emotions: label names.
+        protocol: how the clips were split.
+        predictions: `validation` and `test`, each a `prediction_table`.
+        packages: whose versions to note.
+    """
+    test = predictions["test"]
     return {
-        name: score_predictions(rows, emotions) for name, rows in predictions.groupby("corpus", sort=False)
+        "script": script,
+        "command": published_command(f"python {script}", command_line),
+        "demo": arguments["demo"],
+        "arguments": without_secrets_and_paths(arguments),
+        "corpora": [_describe_corpus(table, finding) for finding in findings],
+        "emotions": list(emotions),
+        "protocol": protocol,
+        "protocol_words": PROTOCOL_WORDS[protocol],
+        "split": describe_split(table),
+        "split_digest": split_digest(table),
+        "validation": score_predictions(predictions["validation"], emotions),
+        "test": score_predictions(test, emotions),
+        "test_per_corpus": {
+            name: score_predictions(rows, emotions) for name, rows in test.groupby("corpus", sort=False)
+        },
+        "versions": package_versions(packages),
+        "seed": arguments["seed"],
+        "commit": git_commit(),
     }
 
 
-def describe_corpora(table: pd.DataFrame, findings: list[dict]) -> list[dict]:
-    """Return per corpus what metrics.json and card say of it: the findings, what was used, its licence."""
-    return [
-        finding
-        | {
-            "title": CORPORA[finding["name"]].title,
-            "clips": int((table["corpus"] == finding["name"]).sum()),
-            "speakers": int(table["speaker"][table["corpus"] == finding["name"]].nunique()),
-            "license": CORPORA[finding["name"]].license,
-            "license_url": CORPORA[finding["name"]].license_url,
-            "citation": CORPORA[finding["name"]].citation,
-            "homepage": CORPORA[finding["name"]].homepage,
-        }
-        for finding in findings
-    ]
+def _describe_corpus(table: pd.DataFrame, finding: dict) -> dict:
+    corpus, used = CORPORA[finding["name"]], table[table["corpus"] == finding["name"]]
+    facts = {
+        name: getattr(corpus, name) for name in ("title", "license", "license_url", "citation", "homepage")
+    }
+    return finding | {"clips": len(used), "speakers": int(used["speaker"].nunique())} | facts
 
 
 def example_clips(clips: pd.DataFrame) -> dict[int, int]:

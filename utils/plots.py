@@ -1,0 +1,232 @@
+"""Scores, training logs and waveforms come in, figures go out.
+
+They are `Figure` objects made without pyplot, so that a notebook's own figures are left alone.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours, which people of any colour vision can tell apart (jfly.uni-koeln.de/color).
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
+
+WIDTH = 9.5
+"""Inches; what a notebook shows without shrinking."""
+
+DYNAMIC_RANGE = 80
+"""dB that a spectrogram shows below its loudest point."""
+
+MAX_FREQUENCY = 8_000
+"""Hz; top of the spectrograms, or half the sampling rate where that is less."""
+
+_STYLE = matplotlib.rc_context(
+    {
+        "font.size": 10,
+        "axes.titlesize": 11,
+        "figure.titlesize": 12,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as PNG at 150 dpi. The same figure gives the same bytes: no date, no version."""
+    figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+
+
+@_STYLE
+def plot_confusion_matrix(confusion: list[list[int]], emotions: Sequence[str], title: str) -> Figure:
+    """Draw each cell as the share of its row in %, with the number of clips below it.
+
+    Args:
+        confusion: (num_emotions, num_emotions) clip counts, rows = truth. A row without clips stays blank.
+        emotions: names of the rows and columns.
+        title: stands above.
+    """
+    import seaborn
+
+    counts = np.asarray(confusion, dtype=np.int64)
+    num_clips = counts.sum(axis=1, keepdims=True)
+    share = 100 * counts / np.maximum(num_clips, 1)
+    side = 0.8 * max(len(emotions), 4)  # inches
+    figure = Figure(figsize=(side + 2.2, side + 1.2), layout="constrained")
+    axes = seaborn.heatmap(
+        share,
+        ax=figure.subplots(),
+        vmin=0,
+        vmax=100,
+        cmap="Blues",
+        square=True,
+        linewidths=1,
+        cbar_kws={"label": "Share of the true emotion's clips (%)", "shrink": 0.8},
+        xticklabels=emotions,
+        yticklabels=emotions,
+    )
+    for row, column in np.argwhere(np.broadcast_to(num_clips > 0, counts.shape)):
+        percent, count = share[row, column], counts[row, column]
+        style = {"ha": "center", "textcoords": "offset points", "color": "white" if percent > 65 else "black"}
+        centre = (column + 0.5, row + 0.5)
+        axes.annotate(f"{percent:.0f} %", centre, (0, -1), va="bottom", fontsize=11, **style)
+        axes.annotate(str(count), centre, (0, -4), va="top", fontsize=8, **style)
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(xlabel="Predicted emotion", ylabel="True emotion", title=title)
+    return figure
+
+
+@_STYLE
+def plot_learning_curves(history: list[dict]) -> Figure:
+    """Draw loss and validation UAR over the epochs, and mark the epoch of the best UAR (the first such).
+
+    Args:
+        history: log entries as the Trainer's `state.log_history` has them: `epoch` and any of `loss`,
+            `eval_loss` (nats) and `eval_uar` (0 to 1). A series may be missing.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    loss_axes, uar_axes = figure.subplots(1, 2)
+    _plot_series(loss_axes, history, "loss", "o-", color=ORANGE, label="training")
+    _plot_series(loss_axes, history, "eval_loss", "s-", color=BLUE, label="validation")
+    loss_axes.set(ylabel="Cross-entropy loss (nats)")
+    loss_axes.set_ylim(bottom=0)
+    epochs, uar = _plot_series(uar_axes, history, "eval_uar", "s-", 100, color=BLUE, label="validation")
+    uar_axes.set(ylabel="Validation UAR (%)", ylim=(0, 100))
+    if uar:
+        best = int(np.argmax(uar))
+        label = f"best UAR: {uar[best]:.1f} %, epoch {epochs[best]:g}"
+        for axes in (loss_axes, uar_axes):
+            axes.axvline(epochs[best], color=GREY, linestyle="--", linewidth=1, label=label, zorder=1)
+    last = max([1, *(entry.get("epoch", 0) for entry in history)])
+    for axes in (loss_axes, uar_axes):
+        axes.set(xlabel="Epoch", xlim=(-0.03 * last, 1.03 * last))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+        axes.grid(axis="y", alpha=0.3)
+        if axes.lines:
+            axes.legend()
+        else:
+            axes.text(0.5, 0.5, "not recorded", color=GREY, ha="center", transform=axes.transAxes)
+    return figure
+
+
+def _plot_series(
+    axes: Axes, history: list[dict], key: str, style: str, factor: float = 1, **options
+) -> tuple[list[float], list[float]]:
+    """Draw `factor * entry[key]` of the entries that have it, if any, and return epochs and values."""
+    entries = [entry for entry in history if entry.get(key) is not None and math.isfinite(entry[key])]
+    epochs = [entry["epoch"] for entry in entries]
+    values = [factor * entry[key] for entry in entries]
+    if entries:
+        axes.plot(epochs, values, style, markersize=4, **options)
+    return epochs, values
+
+
+@_STYLE
+def plot_per_emotion(per_emotion: dict[str, dict], title: str) -> Figure:
+    """Draw precision, recall and F1 of each emotion as bars, and a line at chance.
+
+    Args:
+        per_emotion: emotion -> `precision`, `recall`, `f1` (0 to 1, or None: no bar) and `support` (clips).
+        title: stands above.
+    """
+    figure = Figure(figsize=(WIDTH, 4), layout="constrained")
+    axes = figure.subplots()
+    scores = (("precision", "Precision", ORANGE), ("recall", "Recall", BLUE), ("f1", "F1", GREEN))
+    for offset, (key, label, color) in zip((-0.26, 0, 0.26), scores, strict=True):
+        bars = [
+            (position + offset, 100 * values[key])
+            for position, values in enumerate(per_emotion.values())
+            if values[key] is not None
+        ]
+        axes.bar([x for x, _ in bars], [height for _, height in bars], 0.24, color=color, label=label)
+    chance = 100 / len(per_emotion)
+    axes.axhline(chance, color="black", linestyle="--", linewidth=1, label=f"Chance ({chance:.1f} %)")
+    axes.set_xticks(
+        range(len(per_emotion)),
+        [f"{emotion}\n(n={values['support']})" for emotion, values in per_emotion.items()],
+    )
+    axes.set(xlim=(-0.5, len(per_emotion) - 0.5), ylim=(0, 100), title=title)
+    axes.set(xlabel="True emotion (number of clips)", ylabel="Score (%)")
+    axes.tick_params(axis="x", length=0)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@_STYLE
+def plot_waveforms(examples: dict[str, np.ndarray], sampling_rate: int, title: str) -> Figure:
+    """Draw a row per emotion: the waveform and its mel spectrogram.
+
+    Waveforms have one amplitude scale, so that loudness can be compared; each spectrogram is relative to
+    the loudest point of its own clip, so that quiet clips can be read too.
+
+    Args:
+        examples: emotion -> float array (num_samples,), full scale = 1.
+        sampling_rate: in Hz.
+        title: stands above.
+    """
+    peak = max(np.abs(waveform).max() for waveform in examples.values()) or 1.0
+    figure = Figure(figsize=(WIDTH, 1.15 * len(examples) + 1), layout="constrained")
+    axes = figure.subplots(len(examples), 2, sharex=True, squeeze=False)
+    for (left, right), (emotion, waveform) in zip(axes, examples.items(), strict=True):
+        left.plot(np.arange(len(waveform)) / sampling_rate, waveform, color=BLUE, linewidth=0.5)
+        left.set(ylabel="Amplitude", ylim=(-1.05 * peak, 1.05 * peak))
+        left.set_title(emotion, loc="left", fontweight="bold", pad=3)
+        image = _draw_spectrogram(right, _mel_decibels(waveform, sampling_rate), sampling_rate)
+    axes[0, 0].set_xlim(0, max(map(len, examples.values())) / sampling_rate)
+    for bottom in axes[-1]:
+        bottom.set(xlabel="Time (s)")
+    figure.colorbar(image, ax=axes[:, 1], label="Power (dB, 0 = peak of the clip)", aspect=12 * len(examples))
+    figure.suptitle(title)
+    return figure
+
+
+def _hop_length(sampling_rate: int) -> int:
+    return sampling_rate // 100  # 10 ms
+
+
+def _mel_decibels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """Return the power in 64 mel bands, float64 (64, num_frames), of 40 ms windows every 10 ms.
+
+    In dB, 0 = the loudest point; silence is `-DYNAMIC_RANGE` throughout.
+    """
+    import librosa
+
+    power = librosa.feature.melspectrogram(
+        y=np.asarray(waveform, dtype=np.float64),
+        sr=sampling_rate,
+        n_fft=sampling_rate // 25,
+        hop_length=_hop_length(sampling_rate),
+        n_mels=64,
+        fmax=min(MAX_FREQUENCY, sampling_rate / 2),
+    )
+    return 10 * np.log10(np.maximum(power / (power.max() or 1), 10 ** (-DYNAMIC_RANGE / 10)))
+
+
+def _draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
+    """Draw (num_bands, num_frames) on a mel scale with ticks in Hz; return the image for a colour bar."""
+    import librosa
+
+    max_frequency = min(MAX_FREQUENCY, sampling_rate / 2)
+    # Frames are centred on multiples of the hop.
+    edges = (np.array([0, decibels.shape[1]]) - 0.5) * _hop_length(sampling_rate) / sampling_rate
+    image = axes.imshow(
+        decibels,
+        cmap="magma",
+        vmin=-DYNAMIC_RANGE,
+        vmax=0,
+        origin="lower",
+        aspect="auto",
+        extent=(*edges, 0, librosa.hz_to_mel(max_frequency)),
+    )
+    ticks = [hertz for hertz in (0, 1000, 3000, MAX_FREQUENCY) if hertz <= max_frequency]
+    axes.set_yticks(librosa.hz_to_mel(ticks), map(str, ticks))
+    axes.set(ylabel="Frequency\n(Hz)")
+    return image
