@@ -1,0 +1,23 @@
+"""What all tests share: no network, calm threads, one small synthetic corpus."""
+
+import os
+
+# Before any Hugging Face library is imported: nothing may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Idle OpenMP threads would otherwise spin and slow the other test processes down.
+os.environ["OMP_WAIT_POLICY"] = "passive"
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from utils.demo import make_demo_corpus  # noqa: E402
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory) -> Path:
+    """Four synthetic speakers, 120 clips: Actor_01 to Actor_04."""
+    return make_demo_corpus(tmp_path_factory.mktemp("demo"), num_speakers=4)
