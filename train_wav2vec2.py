@@ -70,10 +70,11 @@ from utils.table import check_table, read_table
 DEMO = {
     "output_dir": "runs/demo",
     "from_config": "tiny",
-    "unfreeze_layers": 2,
-    "num_train_epochs": 12,
+    "num_train_epochs": 20,
+    "early_stopping_patience": 20,
     "learning_rate": 1.0e-3,
-    "head_learning_rate": 2.0e-3,
+    "head_learning_rate": 1.0e-2,
+    "lr_scheduler_type": "linear",
 }
 """What --demo stands for; each can still be given by itself."""
 
@@ -162,10 +163,6 @@ class RunArguments(TrainingArguments):
     learning_rate: float = 1.0e-5
     weight_decay: float = 0.01
     lr_scheduler_type: str = "reduce_lr_on_plateau"
-    # The scheduler would wait for a falling metric, whatever metric_for_best_model is.
-    lr_scheduler_kwargs: dict | str | None = field(
-        default_factory=lambda: {"mode": "max", "factor": 0.5, "patience": 1}
-    )
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     logging_strategy: str = "epoch"
@@ -183,6 +180,9 @@ class RunArguments(TrainingArguments):
             setattr(self, self.precision, True)
         if torch.cuda.is_available() and not self.use_cpu and self.dataloader_num_workers == 0:
             self.dataloader_num_workers = 2
+        if self.lr_scheduler_type == "reduce_lr_on_plateau" and not self.lr_scheduler_kwargs:
+            # By itself it waits for a falling metric, whatever metric_for_best_model is.
+            self.lr_scheduler_kwargs = {"mode": "max", "factor": 0.5, "patience": 1}
         self.dataloader_pin_memory &= torch.cuda.is_available()
         super().__post_init__()
 
@@ -216,15 +216,21 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
 # ---------------------------------------------------------------------------------------------------
 # The model and its Trainer
 
+# Small enough for a laptop and a demo; dropout and masking are for encoders that could overfit.
 TINY = {
     "hidden_size": 64,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 128,
-    "conv_dim": (64,) * 7,
+    "conv_dim": (128,) * 7,
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
     "classifier_proj_size": 64,
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "mask_time_prob": 0.0,
 }
 
 
