@@ -328,18 +328,18 @@ class EmotionTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = unpadded_logits(model, inputs["input_values"])
-        loss = torch.nn.functional.cross_entropy(logits, inputs["labels"])
-        return loss, logits, inputs["labels"]
+        # The loss comes from `validation_scores`: averaged here, clips of short last batches would weigh more.
+        return None, logits, inputs["labels"]
 
 
 def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
     """Return the scores that are shown and selected on after each epoch."""
+    logits, labels = prediction
     scores = EmotionMetric(keep_in_memory=True).compute(
-        predictions=prediction.predictions.argmax(axis=-1),
-        references=prediction.label_ids,
-        num_labels=prediction.predictions.shape[-1],
+        predictions=logits.argmax(axis=-1), references=labels, num_labels=logits.shape[-1]
     )
-    return {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
+    loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels)).item()
+    return {"loss": loss} | {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
 
 
 def describe_model(arguments: ModelArguments, model) -> str:

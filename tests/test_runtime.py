@@ -1,0 +1,292 @@
+"""Errors end in one line, nothing secret is published, files are whole, and old GPUs are refused in time.
+
+Run: python -m pytest tests/test_runtime.py
+"""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils import runtime
+from utils.runtime import (
+    PROJECT_ROOT,
+    InputError,
+    git_commit,
+    gpu_is_served,
+    package_versions,
+    published_command,
+    read_options,
+    without_secrets_and_paths,
+    write_json,
+    write_text,
+)
+
+# ---------------------------------------------------------------------------------------------------
+# GPUs
+
+COLAB = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "capability", "architectures", "served"),
+    [
+        ("P100", (6, 0), COLAB, False),
+        ("V100", (7, 0), COLAB, False),
+        ("T4", (7, 5), COLAB, True),
+        ("A100", (8, 0), COLAB, True),
+        ("L4", (8, 9), ["sm_86"], True),
+        ("A100", (8, 0), ["sm_86"], False),
+        ("H100", (9, 0), ["sm_80", "sm_90a"], True),
+        ("B200", (10, 0), ["sm_100a"], True),
+        ("B200", (10, 0), ["sm_90"], False),
+        ("RTX 5090", (12, 0), ["sm_90", "compute_90"], True),
+        ("P100", (6, 0), ["compute_90"], False),
+        ("P100", (6, 0), ["sm_60"], True),
+        ("any", (8, 0), [], False),
+    ],
+)
+def test_a_gpu_is_served_by_what_pytorch_was_built_for(gpu, capability, architectures, served):
+    assert gpu_is_served(capability, architectures) is served
+
+
+# ---------------------------------------------------------------------------------------------------
+# What is published
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--hub_token", "hf_secret"], "--hub_token '<hidden>'"),
+        (["--hub_token=hf_secret", "--demo"], "'--hub_token=<hidden>' --demo"),
+        (["--hub-token", "hf_secret", "--seed", "1"], "--hub-token '<hidden>' --seed 1"),
+        (["--data_dir", "/home/me/ravdess", "/mnt/tess"], "--data_dir /path/to/ravdess /path/to/tess"),
+        (["--output_dir=/home/me/runs/a"], "--output_dir=/path/to/a"),
+        (["--output_dir", "runs/a b"], "--output_dir 'runs/a b'"),
+        (["/home/me/options.yaml"], "/path/to/options.yaml"),
+        ([], ""),
+    ],
+)
+def test_the_published_command_has_no_token_and_no_path_of_this_machine(arguments, shown):
+    assert published_command("python train.py", arguments) == f"python train.py {shown}".strip()
+
+
+def test_published_data_has_no_token_and_no_path_of_this_machine():
+    published = without_secrets_and_paths(
+        {
+            "hub_token": "hf_secret",
+            "push_to_hub_token": None,
+            "nested": {"api": [{"hf_token": "hf_secret", "folder": "/home/me/x"}]},
+            "data_dir": ["/home/me/ravdess", "data/tess"],
+            "pair": ("/home/me/a", 1),
+            "seed": 42,
+            "include_num_input_tokens_seen": "no",
+            "rate": 1e-5,
+            "augment": False,
+        }
+    )
+    assert published == {
+        "hub_token": "<hidden>",
+        "push_to_hub_token": None,
+        "nested": {"api": [{"hf_token": "<hidden>", "folder": "/path/to/x"}]},
+        "data_dir": ["/path/to/ravdess", "data/tess"],
+        "pair": ["/path/to/a", 1],
+        "seed": 42,
+        "include_num_input_tokens_seen": "no",
+        "rate": 1e-5,
+        "augment": False,
+    }
+
+
+def test_what_is_published_is_a_copy():
+    arguments = {"hub_token": "hf_secret", "data_dir": ["/home/me"]}
+    without_secrets_and_paths(arguments)
+    assert arguments == {"hub_token": "hf_secret", "data_dir": ["/home/me"]}
+
+
+# ---------------------------------------------------------------------------------------------------
+# Options in a file
+
+AS_YAML = """
+corpora: [ravdess, tess]
+augment: true
+overwrite: no
+from_config: null
+learning_rate: 1e-5
+weight_decay: 1.0e-2
+seed: 7
+output_dir: runs/my run
+lr_scheduler_kwargs: {mode: max}
+"""
+AS_JSON = """{"corpora": ["ravdess", "tess"], "augment": true, "overwrite": false, "from_config": null,
+"learning_rate": 1e-5, "weight_decay": 1.0e-2, "seed": 7, "output_dir": "runs/my run",
+"lr_scheduler_kwargs": {"mode": "max"}}"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("options.yaml", AS_YAML), ("options.json", AS_JSON)])
+def test_options_in_a_file_are_those_of_the_command_line(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    *arguments, learning_rate, weight_decay, seed, output_dir, kwargs = read_options(tmp_path / name)
+    assert arguments == ["--corpora", "ravdess", "tess", "--augment=true", "--overwrite=false"]
+    assert learning_rate.startswith("--learning_rate=") and float(learning_rate.split("=")[1]) == 1e-5
+    assert float(weight_decay.removeprefix("--weight_decay=")) == 0.01
+    assert (seed, output_dir) == ("--seed=7", "--output_dir=runs/my run")
+    assert kwargs == '--lr_scheduler_kwargs={"mode": "max"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"a: [1, 2\nb: 3", "cannot be read as options"),
+        (b"\x00\x01\x02", "cannot be read as options"),
+        (b"RIFF\x00\x80\xff\xfeWAVE", "cannot be read as options"),
+        (b"- ravdess\n- tess\n", "expected option names with values, got list"),
+        (b"ravdess", "expected option names with values, got str"),
+        (b"", "expected option names with values, got NoneType"),
+        (None, "cannot be read as options"),
+    ],
+)
+def test_a_file_without_options_is_named_in_one_line(tmp_path, content, complaint):
+    path = tmp_path / "options.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_options(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------
+# How a script ends
+
+
+def start(body: str, **environment: str) -> subprocess.Popen:
+    program = f"from utils.runtime import InputError, logger, run_script\ndef main():\n    {body}\nrun_script(main)"
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)} | environment,
+    )
+
+
+def run(body: str, **environment: str) -> tuple[int, str, str]:
+    process = start(body, **environment)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_mistake_of_the_user_is_one_line():
+    message = "--corpora: unknown corpus 'ravdes'"
+    assert run(f"raise InputError({message!r})") == (2, "", f"error: {message}\n")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    code, _, err = run("raise ValueError('ours')")
+    assert code == 1 and err.startswith("Traceback") and err.endswith("ValueError: ours\n")
+
+
+def test_a_good_end_is_silent_but_for_what_is_logged():
+    assert run("logger.info('Test UAR 50.0 %')") == (0, "Test UAR 50.0 %\n", "")
+
+
+def test_only_the_first_of_several_processes_speaks():
+    assert run("logger.info('hello')", RANK="1") == (0, "", "")
+    assert run("raise InputError('mistake')", RANK="1") == (2, "", "")
+
+
+def test_ctrl_c_ends_without_a_traceback():
+    process = start("print('ready', flush=True); import time; time.sleep(60)")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Interrupted" in err and "Traceback" not in err
+
+
+# ---------------------------------------------------------------------------------------------------
+# Files
+
+
+def test_text_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
+    for text in ("first\n", "zweitens – ✓\n"):
+        write_text(tmp_path / "README.md", text)
+        assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+    assert os.listdir(tmp_path) == ["README.md"]
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"uar": 0.5})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # no file may grow larger than this
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_json(path, {"uar": [0.25] * 10_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert json.loads(path.read_text()) == {"uar": 0.5}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"uar": -float("inf")}], {"path": Path("x")}])
+def test_what_json_cannot_say_is_refused_and_the_old_file_stays(tmp_path, value):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"uar": 0.5})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, value)
+    assert json.loads(path.read_text()) == {"uar": 0.5}
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+# ---------------------------------------------------------------------------------------------------
+# Versions and the commit
+
+
+def test_versions_are_those_installed():
+    versions = package_versions(["numpy", "scikit-learn"])
+    program = "import numpy, platform, sklearn; print(platform.python_version(), numpy.__version__, sklearn.__version__)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert list(versions.values()) == said.stdout.split()
+    assert list(versions) == ["python", "numpy", "scikit-learn"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_that_of_the_kit_and_says_if_files_changed(tmp_path, monkeypatch):
+    project = tmp_path / "kit"
+    project.mkdir()
+    monkeypatch.setattr(runtime, "PROJECT_ROOT", project)
+    assert git_commit() is None  # downloaded without .git
+    git(project, "init", "--quiet")
+    (project / "train.py").write_text("first")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "first")
+    commit = git(project, "rev-parse", "HEAD")
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    assert git_commit() == commit
+    (project / "clip.wav").write_text("data of the user")
+    assert git_commit() == commit
+    (project / "train.py").write_text("second")
+    assert git_commit() == f"{commit}-dirty"
+
+
+def test_the_commit_of_somebody_elses_repository_is_not_ours(tmp_path, monkeypatch):
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "theirs")
+    (tmp_path / "downloads").mkdir()
+    monkeypatch.setattr(runtime, "PROJECT_ROOT", tmp_path / "downloads")
+    assert git_commit() is None
+
+
+def test_the_commit_of_this_very_kit_can_be_named():
+    assert git_commit() is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", git_commit())

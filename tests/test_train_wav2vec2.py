@@ -1,0 +1,419 @@
+"""The whole story, as a user runs it: train, die, resume, two processes, card, pipeline.
+
+pytest tests/test_train_wav2vec2.py
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from conftest import PROJECT
+from transformers import (
+    AutoModelForAudioClassification,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+    pipeline,
+)
+
+import train_wav2vec2
+from utils.audio import read_waveform
+from utils.demo import make_demo_corpus
+from utils.runtime import InputError
+
+PYTHON = [sys.executable]
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1"]
+TWO_STEPS = (
+    "--max_steps=2",
+    "--logging_strategy=steps",
+    "--logging_steps=1",
+    "--eval_strategy=steps",
+    "--eval_steps=2",
+    "--save_strategy=steps",
+    "--save_steps=2",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def train(folder: Path, *options: str, cache: Path, launcher=PYTHON, expect=0) -> str:
+    """Run the script as a user would; return what it printed."""
+    command = [*launcher, "train_wav2vec2.py", *options, f"--output_dir={folder}", f"--cache_dir={cache}"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory, cache) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    output = train(folder, "--demo", cache=cache)
+    assert "not real results" in output
+    return folder
+
+
+# ---- The demo ----
+
+
+def test_the_demo_learns_to_hear_emotion_in_voices_that_it_never_heard(demo_run):
+    test = metrics_of(demo_run)["test"]
+    assert test["clips"] == 120 and test["speakers"] == 4
+    low, high = test["intervals"]["uar"]
+    assert 2 / 8 < low <= test["uar"] <= high, "expected at least twice the chance level"
+
+
+def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
+    files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
+    assert files == {
+        "README.md", "metrics.json", "predictions.csv",
+        "config.json", "model.safetensors", "preprocessor_config.json",
+        "figures/confusion_matrix.png", "figures/learning_curves.png", "figures/per_emotion.png",
+        "figures/waveforms.png",
+    }  # fmt: skip
+    assert len(pd.read_csv(demo_run / "predictions.csv")) == 120
+
+
+def test_the_card_says_first_that_it_is_no_real_model_and_names_no_place_of_this_machine(demo_run):
+    card = (demo_run / "README.md").read_text()
+    assert "**Not a real model.**" in card.split("## Use")[0]
+    assert str(demo_run.parent) not in card + (demo_run / "metrics.json").read_text()
+    assert "python train_wav2vec2.py --demo" in card
+
+
+def demo_clips(demo_run: Path, number: int) -> pd.DataFrame:
+    """Return some rows of predictions.csv with the path of each clip."""
+    rows = pd.read_csv(demo_run / "predictions.csv").iloc[:: 120 // number].copy()
+    root = PROJECT / "data" / "demo"
+    rows["path"] = [root / f"Actor_{clip[-2:]}" / f"{clip}.wav" for clip in rows["clip"]]
+    return rows
+
+
+def test_pipeline_gives_emotion_names_and_the_very_probabilities_of_the_report(demo_run):
+    classifier = pipeline("audio-classification", model=str(demo_run))
+    for row in demo_clips(demo_run, 12).itertuples():
+        answers = {
+            answer["label"]: answer["score"] for answer in classifier(read_waveform(row.path), top_k=None)
+        }
+        assert set(answers) == set(metrics_of(demo_run)["emotions"])
+        assert max(answers, key=answers.get) == row.predicted
+        for emotion, probability in answers.items():
+            assert probability == pytest.approx(getattr(row, f"p_{emotion}"), abs=1e-5)
+
+
+def test_no_weight_of_the_saved_model_is_made_up_at_loading(demo_run):
+    waveform = torch.tensor(read_waveform(demo_clips(demo_run, 1)["path"].iloc[0]))[None]
+    logits = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model, loading = AutoModelForAudioClassification.from_pretrained(demo_run, output_loading_info=True)
+        assert not loading["missing_keys"] and not loading["unexpected_keys"]
+        logits.append(model(waveform).logits)
+    assert torch.equal(*logits)
+
+
+def test_the_cards_snippet_runs_as_pasted(demo_run, tmp_path):
+    snippet = re.search(r"```python\n(.*?)```", (demo_run / "README.md").read_text(), re.DOTALL).group(1)
+    shutil.copytree(demo_run, tmp_path / "runs" / "demo")
+    # A visitor's file: 48 kHz, stereo.
+    time_axis = np.arange(96_000) / 48_000
+    stereo = np.stack([np.sin(2 * np.pi * 220 * time_axis), np.sin(2 * np.pi * 330 * time_axis)], axis=1)
+    soundfile.write(tmp_path / "speech.wav", 0.3 * stereo, 48_000)
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 8 and "surprised" in done.stdout
+
+
+# ---- Dying and going on ----
+
+
+def test_killed_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that_was_not(demo_run, tmp_path, cache):
+    folder = tmp_path / "killed"
+    options = ["--demo", f"--output_dir={folder}", f"--cache_dir={cache}"]
+    process = subprocess.Popen(
+        [*PYTHON, "train_wav2vec2.py", *options],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(2)  # into the middle of some later epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "README.md").exists(), "a killed run must not look finished"
+
+    output = train(folder, "--demo", "--resume_from_checkpoint=true", cache=cache)
+    assert "Going on from" in output
+    resumed, whole = metrics_of(folder), metrics_of(demo_run)
+    for split in ("validation", "test"):
+        assert resumed[split] == whole[split]
+    assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
+
+    # Once it is complete, the same command has nothing to do and leaves it alone.
+    before = (folder / "metrics.json").read_bytes()
+    assert "complete" in train(folder, "--demo", "--resume_from_checkpoint=true", cache=cache)
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+# ---- Several processes ----
+
+
+def test_two_processes_take_the_steps_of_one_and_count_each_clip_once(tmp_path, cache):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(one, "--demo", *TWO_STEPS, "--per_device_train_batch_size=8", cache=cache)
+    output = train(
+        two,
+        *["--demo", *TWO_STEPS, "--per_device_train_batch_size=4", "--use_cpu=true"],
+        cache=cache,
+        launcher=TWO_PROCESSES,
+    )
+    assert "world size 2" in output
+
+    histories = [metrics_of(folder)["training"]["history"] for folder in (one, two)]
+    for quantity in ("loss", "grad_norm", "eval_uar", "eval_loss"):
+        steps = [[entry[quantity] for entry in history if quantity in entry] for history in histories]
+        assert steps[0] and steps[1] == pytest.approx(steps[0], rel=1e-4), quantity
+
+    predictions = [pd.read_csv(folder / "predictions.csv") for folder in (one, two)]
+    assert len(predictions[1]) == 120 and predictions[1]["clip"].is_unique
+    assert (predictions[1]["clip"] == predictions[0]["clip"]).all()
+    probabilities = [rows.filter(regex="^p_").to_numpy() for rows in predictions]
+    np.testing.assert_allclose(*probabilities, atol=1e-4)
+
+
+def test_gradient_accumulation_takes_the_same_steps_too(tmp_path, cache):
+    options = ["--demo", *TWO_STEPS]
+    train(tmp_path / "a", *options, "--per_device_train_batch_size=8", cache=cache)
+    accumulated = ["--per_device_train_batch_size=2", "--gradient_accumulation_steps=4"]
+    train(tmp_path / "b", *options, *accumulated, cache=cache)
+    losses = [
+        [entry["loss"] for entry in metrics_of(tmp_path / name)["training"]["history"] if "loss" in entry]
+        for name in "ab"
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_accelerate_launch(tmp_path, cache):
+    train(tmp_path / "run", "--demo", *TWO_STEPS, "--augment", cache=cache, launcher=ACCELERATE)
+    assert metrics_of(tmp_path / "run")["arguments"]["augment"] is True
+
+
+# ---- Options ----
+
+
+def test_options_from_a_yaml_file(tmp_path, cache):
+    options = tmp_path / "options.yaml"
+    options.write_text(
+        f"demo: true\nmax_steps: 1\nlearning_rate: 1e-3\nclass_weights: none\nemotions: [sad, angry]\n"
+        f"output_dir: {tmp_path / 'run'}\ncache_dir: {cache}\n"
+    )
+    done = subprocess.run(
+        [*PYTHON, "train_wav2vec2.py", str(options)], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["emotions"] == ["sad", "angry"]
+    assert metrics["arguments"]["class_weights"] == "none" and metrics["arguments"]["learning_rate"] == 1e-3
+    assert metrics["test"]["clips"] == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--corpora=ravdes"], "--corpora: unknown corpus 'ravdes'"),
+        (["--data_dir=/no/such/place"], "--data_dir /no/such/place"),
+        (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
+        (["--demo", "--unfreeze_layers=9"], "--unfreeze_layers 9: expected 0 to 3"),
+        (["--demo", "--max_length_seconds=0.1"], "--max_length_seconds 0.1"),
+        (["--protocol=lucky"], "--protocol"),
+        (["--nonsense=1"], "--nonsense"),
+        (["--num_train_epochs=many"], "--num_train_epochs"),
+        (["--demo", "--from_config=huge"], "--from_config"),
+        (["missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
+    if not options[0].endswith(".yaml"):
+        options = [*options, f"--output_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
+    monkeypatch.setattr(sys, "argv", ["train_wav2vec2.py", *options])
+    with pytest.raises(InputError, match=re.escape(expected)):
+        train_wav2vec2.main()
+
+
+def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, cache):
+    output = train(tmp_path / "run", "--corpora=ravdes", cache=cache, expect=2)
+    assert "Traceback" not in output
+    assert [line for line in output.splitlines() if line.startswith("error: --corpora")]
+
+
+def test_a_finished_run_is_not_replaced_unless_asked(demo_run, tmp_path, cache):
+    folder = tmp_path / "run"
+    shutil.copytree(demo_run, folder)
+    before = (folder / "metrics.json").read_bytes()
+    output = train(folder, "--data_dir", str(PROJECT / "data"), cache=cache, expect=2)
+    assert "--overwrite" in output
+    assert (folder / "metrics.json").read_bytes() == before and (folder / "README.md").exists()
+
+
+def test_a_run_cannot_be_resumed_under_another_split(tmp_path, cache):
+    folder = tmp_path / "run"
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    identity = {"encoder": "tiny", "emotions": ["sad", "angry"], "split_digest": "another"}
+    (checkpoints / "run.json").write_text(json.dumps(identity))
+    output = train(
+        folder, "--demo", "--emotions", "sad", "angry", "--resume_from_checkpoint=true", cache=cache, expect=2
+    )
+    assert "split_digest" in output and (checkpoints / "run.json").exists()
+
+
+# ---- Corpora as people have them ----
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
+    """24 RAVDESS actors and two TESS speakers by name, synthetic by voice, with what real copies have."""
+    folder = tmp_path_factory.mktemp("Köpie der Daten")
+    voices = make_demo_corpus(tmp_path_factory.mktemp("voices"), num_speakers=24)
+    words = ["back", "bar", "base", "bath", "bean"]
+    tess = {
+        "01": "neutral",
+        "03": "happy",
+        "04": "sad",
+        "05": "angry",
+        "06": "fear",
+        "07": "disgust",
+        "08": "ps",
+    }
+    for path in sorted(voices.rglob("*.wav")):
+        fields = path.stem.split("-")
+        actor, emotion = fields[-1], fields[2]
+        place = folder / f"Actor_{actor}" / f"03-01-{'-'.join(fields[2:])}.wav"
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(path, place)
+        # Some more speakers' clips serve as TESS's words.
+        if emotion in tess and int(actor) <= 10 and fields[3:5] == ["01", "01"]:
+            speaker = "OAF" if int(actor) % 2 else "YAF"
+            place = folder / "TESS" / f"{speaker}_{tess[emotion]}"
+            place.mkdir(parents=True, exist_ok=True)
+            waveform, rate = soundfile.read(path)
+            name = f"{speaker}_{words[(int(actor) - 1) // 2]}_{tess[emotion]}.wav"
+            soundfile.write(place / name, np.repeat(waveform, 3)[::2], rate * 3 // 2)
+    (folder / "Actor_05" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (folder / "Actor_05" / "03-01-05-01-01-01-05.wav").write_bytes(b"")
+    shutil.copytree(folder / "Actor_07", folder / "Actor_07" / "Actor_07")
+    return folder
+
+
+def test_what_is_missing_or_broken_stops_the_run_by_name(corpora, tmp_path, cache):
+    output = train(tmp_path / "run", "--data_dir", str(corpora), "--from_config=tiny", cache=cache, expect=2)
+    assert "RAVDESS speech: only 720 of 1440 clips" in output
+    assert "TESS: only 70 of 2800 clips" in output
+    assert "03-01-05-01-01-01-05.wav: empty file" in output
+    assert not (tmp_path / "run" / "README.md").exists()
+
+
+def test_with_allow_partial_the_run_ends_and_its_card_names_what_was_missing(corpora, tmp_path, cache):
+    folder = tmp_path / "run"
+    train(
+        folder,
+        *["--data_dir", str(corpora), "--allow_partial", "--from_config=tiny", *TWO_STEPS],
+        cache=cache,
+    )
+    metrics, card = metrics_of(folder), (folder / "README.md").read_text()
+    assert metrics["emotions"] == ["neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+    assert [row["clips_found"] for row in metrics["corpora"]] == [720, 70]
+    assert metrics["corpora"][0]["unusable"] == ["03-01-05-01-01-01-05: empty file"]
+    # The 48 calm clips and the broken one are not used.
+    assert [row["clips"] for row in metrics["corpora"]] == [720 - 96 - 1, 70]
+    heard = set(metrics["split"]["train"]["speakers"]) | set(metrics["split"]["validation"]["speakers"])
+    assert not heard & set(metrics["split"]["test"]["speakers"])
+    assert set(metrics["test_per_corpus"]) == {"ravdess", "tess"}
+    assert "720 of its 1440 clips" in card and "70 of its 2800 clips" in card
+    assert "03-01-05-01-01-01-05: empty file" in card
+
+
+def test_a_random_split_is_called_a_leak_in_log_metrics_and_card(corpora, tmp_path, cache):
+    folder = tmp_path / "run"
+    output = train(
+        folder,
+        *["--corpora=ravdess", "--data_dir", str(corpora), "--allow_partial", "--from_config=tiny"],
+        *["--protocol=random", *TWO_STEPS],
+        cache=cache,
+    )
+    assert "heard in training" in output
+    assert "heard in training" in metrics_of(folder)["protocol_words"]
+    assert "Do not quote" in (folder / "README.md").read_text().split("## Use")[0]
+
+
+# ---- Encoders ----
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (32,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("config_class", "model_class"),
+    [(Wav2Vec2Config, Wav2Vec2Model), (HubertConfig, HubertModel), (WavLMConfig, WavLMModel)],
+)
+def test_pretrained_encoders_of_each_family_keep_their_weights(config_class, model_class, tmp_path):
+    encoder = model_class(config_class(**SMALL))
+    encoder.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    arguments = train_wav2vec2.ModelArguments(model_name_or_path=str(tmp_path))
+    model, extractor = train_wav2vec2.build_model(arguments, ("sad", "angry"))
+    assert model.config.id2label == {0: "sad", 1: "angry"} and model.config.use_weighted_layer_sum
+    assert extractor.return_attention_mask
+    for name, weight in encoder.state_dict().items():
+        torch.testing.assert_close(model.base_model.state_dict()[name], weight)
+
+
+def test_a_folder_without_the_encoders_weights_is_refused(tmp_path):
+    config = Wav2Vec2Config(**SMALL)
+    model = AutoModelForAudioClassification.from_config(config)
+    weights = {name: w for name, w in model.state_dict().items() if "layers.1" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no weights for"):
+        train_wav2vec2.build_model(
+            train_wav2vec2.ModelArguments(model_name_or_path=str(tmp_path)), ("sad", "angry")
+        )
+
+
+def test_without_network_an_unknown_encoder_is_one_line():
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    arguments = train_wav2vec2.ModelArguments(model_name_or_path="nobody/no-such-encoder")
+    with pytest.raises(InputError, match="--model_name_or_path nobody/no-such-encoder: cannot be loaded"):
+        train_wav2vec2.build_model(arguments, ("sad", "angry"))
