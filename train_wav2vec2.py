@@ -32,7 +32,6 @@ from transformers import (
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
     HfArgumentParser,
-    Trainer,
     TrainingArguments,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -40,13 +39,13 @@ from transformers import (
 
 from utils import report
 from utils.audio import MIN_SECONDS, SAMPLING_RATE
-from utils.batches import Clips, EqualLengthSampler, collate
+from utils.batches import Clips
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
 from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
-from utils.encoder import freeze_all_but_last, is_head, predict, unpadded_logits
+from utils.encoder import freeze_all_but_last, is_head, predict
 from utils.labels import choose_emotions
 from utils.metrics import EmotionMetric, measure_latency
 from utils.runtime import (
@@ -63,6 +62,7 @@ from utils.runtime import (
 )
 from utils.splits import PROTOCOL_WORDS, PROTOCOLS, describe_split, split_digest, split_table
 from utils.table import check_table, read_table
+from utils.trainer import EmotionTrainer
 
 # ---------------------------------------------------------------------------------------------------
 # Arguments
@@ -172,6 +172,8 @@ class RunArguments(TrainingArguments):
     greater_is_better: bool | None = True
 
     def __post_init__(self):
+        if str(self.resume_from_checkpoint).lower() in ("", "false", "no", "0"):
+            self.resume_from_checkpoint = None
         if self.precision == "auto" and not (self.bf16 or self.fp16 or self.use_cpu):
             if torch.cuda.is_available():
                 self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -205,6 +207,10 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
             raise InputError(f"--corpora: unknown corpus '{name}'; known: {' '.join(REAL_CORPORA)}")
     if data.max_length_seconds < MIN_SECONDS:
         raise InputError(f"--max_length_seconds {data.max_length_seconds}: expected at least {MIN_SECONDS}")
+    if run.eval_strategy == "no":
+        raise InputError(
+            "--eval_strategy no: the best epoch is chosen on validation; expected epoch or steps"
+        )
     if run.push_to_hub:
         raise InputError(
             "--push_to_hub: this script does not publish; when the run is done, "
@@ -214,7 +220,7 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
 
 
 # ---------------------------------------------------------------------------------------------------
-# The model and its Trainer
+# The model
 
 # Small enough for a laptop and a demo; dropout and masking are for encoders that could overfit.
 TINY = {
@@ -279,59 +285,6 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
     return model, extractor
 
 
-class EmotionTrainer(Trainer):
-    """A Trainer with class weights, a learning rate of its own for the head, and no padding anywhere."""
-
-    def __init__(self, *, frozen, head_learning_rate, class_weights, max_samples, **kwargs):
-        super().__init__(data_collator=collate, **kwargs)
-        self.frozen = frozen
-        self.head_learning_rate = head_learning_rate
-        self.class_weights = class_weights
-        self.max_samples = max_samples
-
-    def _get_train_sampler(self, train_dataset=None):
-        args = self.args
-        clips_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return EqualLengthSampler(self.train_dataset.lengths, clips_per_step, self.max_samples, args.seed)
-
-    def create_optimizer(self, model=None):
-        if self.optimizer is None:
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            decayed = set(self.get_decay_parameter_names(self.model))
-            groups = {}
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    groups.setdefault((is_head(name), name in decayed), []).append(parameter)
-            self.optimizer = optimizer_class(
-                [
-                    {
-                        "params": parameters,
-                        "lr": self.head_learning_rate if head else self.args.learning_rate,
-                        "weight_decay": self.args.weight_decay if decay else 0.0,
-                    }
-                    for (head, decay), parameters in sorted(groups.items(), key=lambda group: group[0])
-                ],
-                **options,
-            )
-        return self.optimizer
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        for module in self.frozen:
-            module.eval()
-        outputs = model(input_values=inputs["input_values"])
-        losses = torch.nn.functional.cross_entropy(outputs.logits.float(), inputs["labels"], reduction="none")
-        # A plain mean of weighted losses: two halves of a batch average to the whole.
-        loss = (losses * self.class_weights.to(losses)[inputs["labels"]]).mean()
-        return (loss, outputs) if return_outputs else loss
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits = unpadded_logits(model, inputs["input_values"])
-        # The loss comes from `validation_scores`: averaged here, clips of short last batches would weigh more.
-        return None, logits, inputs["labels"]
-
-
 def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
     """Return the scores that are shown and selected on after each epoch."""
     logits, labels = prediction
@@ -356,18 +309,20 @@ def describe_model(arguments: ModelArguments, model) -> str:
     )
 
 
-def describe_training(data: DataArguments, model: ModelArguments, args: RunArguments, history: list) -> str:
-    """Return the training in words, for the card."""
-    epochs = [entry for entry in history if "eval_uar" in entry]
-    best = max(epochs, key=lambda entry: entry["eval_uar"])
+def describe_training(data: DataArguments, model: ModelArguments, args: RunArguments, state) -> str:
+    """Return the training in words, for the card; `state` is the Trainer's at the end."""
+    evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
+    kept = state.best_global_step if args.load_best_model_at_end else evaluations[-1]["step"]
+    entry = next(entry for entry in evaluations if entry["step"] == kept)
+    choice = f"the best validation {args.metric_for_best_model}" if args.load_best_model_at_end else "the end"
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return (
         f"Trained with {args.optim.value}, weight decay {args.weight_decay:g}, learning rate "
         f"{args.learning_rate:g} for the tuned encoder layers and {model.head_learning_rate:g} for the head, "
         f"schedule {args.lr_scheduler_type.value}, in batches of {batch} clips of like length cut to at most "
         f"{data.max_length_seconds:g} s; class weights {model.class_weights}; augmentation "
-        f"{'on' if data.augment else 'off'}. Of {len(epochs)} epochs the one with the best validation UAR "
-        f"was kept: epoch {best['epoch']:g}, {100 * best['eval_uar']:.1f} %."
+        f"{'on' if data.augment else 'off'}. Of {len(evaluations)} evaluations the state at {choice} was "
+        f"kept: epoch {entry['epoch']:g}, validation UAR {100 * entry['eval_uar']:.1f} %."
     )
 
 
@@ -377,8 +332,7 @@ def main() -> None:
     if not args.use_cpu:
         check_gpu()
     run_folder = Path(args.output_dir)
-    checkpoints = run_folder / "checkpoints"
-    args.output_dir = str(checkpoints)
+    args.output_dir = str(run_folder / "checkpoints")  # what the Trainer writes there goes in the end
     device = describe_device(args.device.type)
     logger.info("Run folder %s, %s, world size %d", run_folder, device, args.world_size)
     if data_args.demo:
@@ -389,8 +343,9 @@ def main() -> None:
 
     # Of several processes the first does the work, and the others read what it cached.
     with args.main_process_first(desc="reading the corpora"):
-        overwrite = args.overwrite or data_args.demo
-        if not report.prepare_run_folder(run_folder, overwrite, bool(args.resume_from_checkpoint)):
+        # The demo's own folder may always be replaced.
+        overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
+        if not report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint)):
             logger.info("Nothing to do: the run is complete, see %s", run_folder / "README.md")
             return
         if data_args.demo:
@@ -428,8 +383,6 @@ def main() -> None:
     # Model
 
     frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
-    # wav2vec2's classes ignore the number of items in a batch, so the Trainer must do the averaging.
-    model.accepts_loss_kwargs = False
     class_weights = torch.ones(len(emotions))
     if model_args.class_weights == "balanced":
         counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
@@ -443,7 +396,7 @@ def main() -> None:
     encoder = model_args.from_config or model_args.model_name_or_path
     identity = {"encoder": encoder, "emotions": list(emotions), "split_digest": split_digest(table)}
     with args.main_process_first(desc="looking for checkpoints"):
-        checkpoint = report.checkpoint_to_resume(checkpoints, args.resume_from_checkpoint, identity)
+        checkpoint = report.begin_run(run_folder, args.resume_from_checkpoint, identity)
     trainer = EmotionTrainer(
         model=model,
         args=args,
@@ -506,12 +459,13 @@ def main() -> None:
         "library": "transformers",
         "base_model": None if model_args.from_config or Path(encoder).exists() else encoder,
         "description": describe_model(model_args, saved),
+        "starts_random": model_args.from_config is not None,
         "parameters": saved.num_parameters(),
         "trained_parameters": trainable,
         "weights_mb": (run_folder / "model.safetensors").stat().st_size / 1e6,
     }
     metrics["training"] = {
-        "description": describe_training(data_args, model_args, args, history),
+        "description": describe_training(data_args, model_args, args, trainer.state),
         "device": device,
         "num_processes": args.world_size,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
@@ -529,7 +483,7 @@ def main() -> None:
     }
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(args.output_dir)
     logger.info(
         "%sTest UAR %.1f %%, accuracy %.1f %% on %d clips. Card: %s",
         "Synthetic voices, no real result. " if data_args.demo else "",

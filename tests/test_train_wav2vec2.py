@@ -239,7 +239,7 @@ def test_options_from_a_yaml_file(tmp_path, cache):
     metrics = metrics_of(tmp_path / "run")
     assert metrics["emotions"] == ["sad", "angry"]
     assert metrics["arguments"]["class_weights"] == "none" and metrics["arguments"]["learning_rate"] == 1e-3
-    assert metrics["test"]["clips"] == 64
+    assert metrics["test"]["clips"] == 32
 
 
 @pytest.mark.parametrize(

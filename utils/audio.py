@@ -122,7 +122,7 @@ def decode_files(paths: Sequence[Path], digests: Sequence[str], cache_dir: Path,
     def decode(path: str) -> tuple[np.ndarray, str]:
         try:
             return read_waveform(path), ""
-        except (AudioError, OSError) as error:
+        except AudioError as error:
             return np.zeros(0, np.float32), str(error)
 
     # Threads, not processes: libsndfile and soxr work outside Python's global lock.

@@ -24,8 +24,8 @@ from utils.runtime import (
 from utils.splits import PROTOCOL_WORDS, describe_split, split_digest
 
 
-def prepare_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
-    """Make a run's folder, or refuse one that holds something.
+def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
+    """Refuse a folder that holds something which was not meant to be replaced; change nothing.
 
     Returns:
         False if `resume` and the run is already complete: then there is nothing to do.
@@ -48,42 +48,41 @@ def prepare_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
         )
     if folder.exists() and not (finished or begun) and any(folder.iterdir()):
         raise InputError(f"--output_dir {folder}: is not empty and holds no run; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    # What says "finished" goes first, so that a run that dies half-way does not wear an old card.
-    (folder / "README.md").unlink(missing_ok=True)
     return True
 
 
-def checkpoint_to_resume(checkpoints: Path, resume: str | None, identity: dict) -> str | None:
-    """Return the checkpoint to go on from, if any, and note whose checkpoints these are.
+def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
+    """Make the run's folder ready for training, and return the checkpoint to go on from, if any.
 
     Args:
-        checkpoints: folder of the Trainer's checkpoints.
-        resume: `--resume_from_checkpoint`: true, the folder of one checkpoint, or nothing.
+        folder: the run's folder; the Trainer's checkpoints are in `checkpoints` below it.
+        resume: `--resume_from_checkpoint`: true, the folder of one checkpoint, or None.
         identity: what must not change in between: encoder, emotions, split digest.
 
     Raises:
         InputError: the run that was begun had another identity. To go on would let its training
             speakers into this run's test.
     """
+    checkpoints = folder / "checkpoints"
     note = checkpoints / "run.json"
-    wanted = str(resume or "").lower() not in ("", "false", "no", "0")
-    if not wanted:
+    if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     elif note.exists():
         begun = json.loads(note.read_text(encoding="utf-8"))
         for key in identity:
-            if begun[key] != identity[key]:
+            if begun.get(key) != identity[key]:
                 raise InputError(
-                    f"--resume_from_checkpoint: the run in {checkpoints.parent} was begun with {key} "
-                    f"{begun[key]}, now it is {identity[key]}; give the same options as then, or start anew "
-                    "with --overwrite true"
+                    f"--resume_from_checkpoint: the run in {folder} was begun with {key} {begun.get(key)}, "
+                    f"now it is {identity[key]}; give the same options as then, or start anew with "
+                    "--overwrite true"
                 )
     checkpoints.mkdir(parents=True, exist_ok=True)
+    # The card says "finished": it goes first, so that a run that dies half-way does not wear an old one.
+    (folder / "README.md").unlink(missing_ok=True)
     write_json(note, identity)
-    if wanted and Path(resume).is_dir():
+    if resume and Path(resume).is_dir():
         return resume
-    return _last_whole_checkpoint(checkpoints) if wanted else None
+    return _last_whole_checkpoint(checkpoints) if resume else None
 
 
 def _last_whole_checkpoint(checkpoints: Path) -> str | None:

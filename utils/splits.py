@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from utils.corpora import CORPORA
-from utils.runtime import InputError
+from utils.runtime import InputError, logger
 
 SPLITS = ("train", "validation", "test")
 PROTOCOLS = ("holdout", "random")
@@ -33,7 +33,11 @@ def split_table(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], s
     Raises:
         InputError: a split is empty, or an emotion is missing from training.
     """
-    table = table[table["emotion"].isin(emotions)].copy()
+    used = table["emotion"].isin(emotions)
+    if not used.all():
+        others = ", ".join(sorted(table["emotion"][~used].unique()))
+        logger.info("Left out: %d clips of other emotions (%s)", (~used).sum(), others)
+    table = table[used].copy()
     if protocol == "holdout":
         table["split"] = _holdout(table)
     elif protocol == "random":

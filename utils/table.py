@@ -74,14 +74,15 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
 
 
 def _mark_contradictions(table: pd.DataFrame) -> None:
-    """Give a problem to rows that contradict an earlier one: same name or same bytes, yet different."""
-    other_content = table.duplicated(["corpus", "clip"]) & (table["problem"] == "")
+    """Give a problem to usable rows that contradict another: same name or same bytes, yet different."""
+    usable = table[table["problem"] == ""]
+    other_content = usable.index[usable.duplicated(["corpus", "clip"])]
     table.loc[other_content, "problem"] = "another recording has the same name"
     labels = ["corpus", "speaker", "emotion"]
-    for _, rows in table[table.duplicated("digest", keep=False)].groupby("digest"):
+    for _, rows in usable[usable.duplicated("digest", keep=False)].groupby("digest"):
         if len(rows[labels].drop_duplicates()) > 1:
             table.loc[rows.index, "problem"] = (
-                f"the same recording as {rows['clip'].iloc[0]}, labelled otherwise"
+                f"one recording under contradicting labels: {' = '.join(rows['clip'])}"
             )
 
 
@@ -101,15 +102,14 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
     for name, rows in table.groupby("corpus", sort=False):
         corpus = CORPORA[name]
         unusable = rows[rows["problem"] != ""]
+        identical = rows[(rows["same_as"] != "") & (rows["problem"] == "")]
         found = rows["clip"].nunique()
         findings.append(
             {
                 "name": name,
                 "clips_expected": corpus.num_clips,
                 "clips_found": found,
-                "identical": [
-                    f"{row.clip} = {row.same_as}" for row in rows[rows["same_as"] != ""].itertuples()
-                ],
+                "identical": [f"{row.clip} = {row.same_as}" for row in identical.itertuples()],
                 "unusable": [f"{row.clip}: {row.problem}" for row in unusable.itertuples()],
             }
         )
@@ -122,7 +122,7 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
             corpus.title,
             found,
             (rows["num_copies"] - 1).sum(),
-            len(findings[-1]["identical"]),
+            len(identical),
             len(unusable),
         )
     if complaints and not allow_partial:
