@@ -77,7 +77,7 @@ def _missing_bytes(content: bytes) -> int:
     """Return how many bytes of sample data a WAV or AIFF file declares but does not have.
 
     libsndfile silently plays what is left of a cut file. Chunks are walked, for the data chunk may
-    stand anywhere; a size of 2**32 - 1 is what programs write that stream to a pipe.
+    stand anywhere. Programs that stream to a pipe write sizes near 2**31 or 2**32: those say nothing.
     """
     order = {b"RIFF": "little", b"FORM": "big"}.get(content[:4])
     if order is None:
@@ -88,14 +88,17 @@ def _missing_bytes(content: bytes) -> int:
         size = int.from_bytes(content[position + 4 : position + 8], order)
         position += 8
         if name in (b"data", b"SSND"):
-            return size - (len(content) - position) if size != 2**32 - 1 else 0
+            return size - (len(content) - position) if size < 2**31 - 2**12 else 0
         position += size + size % 2  # chunks are padded to even lengths
     return position - len(content) if position > len(content) else 0
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, or "" if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def decode_files(paths: Sequence[Path], digests: Sequence[str], cache_dir: Path, name: str) -> "Dataset":
@@ -119,8 +122,10 @@ def decode_files(paths: Sequence[Path], digests: Sequence[str], cache_dir: Path,
     key = hashlib.sha256(json.dumps([settings, libraries, list(digests)]).encode()).hexdigest()[:32]
     cache_dir.mkdir(parents=True, exist_ok=True)
 
-    def decode(path: str) -> tuple[np.ndarray, str]:
+    def decode(path: str, digest: str) -> tuple[np.ndarray, str]:
         try:
+            if not digest:
+                raise AudioError("cannot be read: no permission, or a failing disk")
             return read_waveform(path), ""
         except AudioError as error:
             return np.zeros(0, np.float32), str(error)
@@ -129,18 +134,18 @@ def decode_files(paths: Sequence[Path], digests: Sequence[str], cache_dir: Path,
     with ThreadPoolExecutor(os.cpu_count()) as threads:
 
         def decode_batch(batch: dict) -> dict:
-            decoded = list(threads.map(decode, batch["path"]))
+            decoded = list(threads.map(decode, batch["path"], batch["digest"]))
             return {
                 "waveform": [waveform for waveform, _ in decoded],
                 "problem": [problem for _, problem in decoded],
             }
 
-        return Dataset.from_dict({"path": [str(path) for path in paths]}).map(
+        return Dataset.from_dict({"path": [str(path) for path in paths], "digest": list(digests)}).map(
             decode_batch,
             batched=True,
             batch_size=64,
             writer_batch_size=64,
-            remove_columns="path",
+            remove_columns=["path", "digest"],
             features=Features({"waveform": List(Value("float32")), "problem": Value("string")}),
             cache_file_name=str(cache_dir / f"{name}-{key}.arrow"),
             new_fingerprint=key,

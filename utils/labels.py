@@ -37,8 +37,7 @@ def choose_emotions(
         InputError: an unknown emotion, one that no chosen corpus has, or fewer than two emotions.
     """
     if requested is None:
-        common = set(EMOTIONS).intersection(*map(set, available.values()))
-        return tuple(emotion for emotion in EMOTIONS if emotion in common)
+        requested = sorted(set(EMOTIONS).intersection(*map(set, available.values())))
     for emotion in requested:
         if emotion not in EMOTIONS:
             near = difflib.get_close_matches(emotion.lower(), EMOTIONS, n=1, cutoff=0.5)

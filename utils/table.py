@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from utils.audio import SAMPLING_RATE, decode_files, file_digest
 from utils.corpora import CORPORA, parse_clip
-from utils.runtime import InputError, logger
+from utils.runtime import InputError, is_main_process, logger
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +43,14 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
 
     paths = [path for corpus_files in files.values() for path in corpus_files]
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases Python's global lock
-        digests = list(tqdm(threads.map(file_digest, paths), "Reading files", len(paths), disable=None))
+        digests = list(
+            tqdm(
+                threads.map(file_digest, paths),
+                "Reading files",
+                len(paths),
+                disable=None if is_main_process() else True,
+            )
+        )
     table = pd.DataFrame(
         asdict(parse_clip(path)) | {"path": str(path), "digest": digest}
         for path, digest in zip(paths, digests, strict=True)

@@ -1,0 +1,256 @@
+"""Decoding: every kind of file that real copies hold, every kind of damage, and the cache.
+
+Run: python -m pytest tests/test_audio.py
+"""
+
+import io
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from utils.audio import AudioError, decode_files, file_digest, read_waveform
+
+HERTZ = 440
+
+
+def tone(sampling_rate=16_000, seconds=0.5, peak=0.5, hertz=HERTZ):
+    times = np.arange(round(seconds * sampling_rate)) / sampling_rate
+    return peak * np.sin(2 * np.pi * hertz * times)
+
+
+def encode(samples, sampling_rate=16_000, **options) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sampling_rate, **({"format": "WAV"} | options))
+    return buffer.getvalue()
+
+
+def level_at(waveform, hertz):
+    """Amplitude of one frequency in the middle of a clip."""
+    middle = waveform[len(waveform) // 4 : -len(waveform) // 4]
+    turns = np.exp(-2j * np.pi * hertz * np.arange(len(middle)) / 16_000)
+    window = np.hanning(len(middle))
+    return 2 * abs(np.sum(window * turns * middle)) / window.sum()
+
+
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A WAV file of these chunks, padded to even lengths as the format wants it."""
+    body = b"".join(
+        name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for name, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+def format_chunk(sampling_rate=16_000, bits=16):
+    frame = bits // 8
+    return b"fmt ", struct.pack("<HHIIHH", 1, 1, sampling_rate, sampling_rate * frame, frame, bits)
+
+
+PCM = (tone() * 32767).round().astype("<i2").tobytes()
+FMT, DATA = format_chunk(), (b"data", PCM)
+WAV = riff(FMT, DATA)
+
+
+@pytest.mark.parametrize("sampling_rate", [8000, 16_000, 22_050, 24_414, 44_100, 48_000, 96_000])
+def test_any_rate_becomes_16_khz_with_the_pitch_and_level_kept(tmp_path, sampling_rate):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(sampling_rate, seconds=1), sampling_rate)
+    waveform = read_waveform(path)
+    assert waveform.dtype == np.float32 and waveform.ndim == 1 and waveform.flags.c_contiguous
+    assert abs(len(waveform) - 16_000) <= 1
+    assert np.argmax(np.abs(np.fft.rfft(waveform, 16_000))) == HERTZ  # bins of 1 Hz
+    assert level_at(waveform, HERTZ) == pytest.approx(0.5, rel=0.01)
+
+
+def test_what_16_khz_cannot_hold_does_not_fold_down():
+    samples = tone(96_000, seconds=1) + tone(96_000, seconds=1, hertz=12_000)
+    waveform = read_waveform(encode(samples / 2, 96_000))
+    assert level_at(waveform, HERTZ) == pytest.approx(0.25, rel=0.01)
+    assert level_at(waveform, 4000) < 1e-4
+
+
+def test_stereo_is_mixed_to_the_mean(tmp_path):
+    path = tmp_path / "stereo.wav"
+    left, right = tone(), tone(hertz=1000, peak=0.3)
+    soundfile.write(path, np.stack([left, right], axis=1), 16_000)
+    assert np.allclose(read_waveform(path), (left + right) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "tolerance"),
+    [
+        ("AIFF", "PCM_16", 1e-4),  # as YAF_germ_angry.wav of TESS
+        ("AIFF", "FLOAT", 1e-6),
+        ("FLAC", "PCM_16", 1e-4),
+        ("WAVEX", "PCM_16", 1e-4),
+        ("W64", "PCM_16", 1e-4),
+        ("MP3", "MPEG_LAYER_III", 0.05),
+        ("OGG", "VORBIS", 0.05),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "PCM_32", 1e-6),
+        ("WAV", "FLOAT", 1e-6),
+        ("WAV", "DOUBLE", 1e-6),
+        ("WAV", "ULAW", 0.05),
+    ],
+)
+def test_the_content_decides_and_not_the_suffix(tmp_path, form, subtype, tolerance):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(), 16_000, format=form, subtype=subtype)
+    waveform = read_waveform(path)
+    middle = slice(1000, -1000)  # lossy codecs swing in
+    assert waveform.dtype == np.float32 and len(waveform) == 8000
+    assert np.abs(waveform - tone())[middle].max() < tolerance
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        riff(FMT, (b"LIST", b"INFOISFT\x06\0\0\0Lavf60"), DATA),
+        riff((b"bext", bytes(602)), FMT, DATA),
+        riff(FMT, (b"odd ", bytes(7)), DATA),
+        riff((b"odd ", bytes(7)), FMT, (b"odd ", bytes(1)), DATA),
+        riff(FMT, DATA, (b"LIST", b"INFOISFT\x06\0\0\0Lavf60")),
+        riff(FMT, DATA, (b"id3 ", b"\xff" * 33)),
+        WAV + b"rubbish behind the end",
+        riff(FMT, DATA).replace(b"data" + struct.pack("<I", len(PCM)), b"data\xff\xff\xff\xff"),  # streamed
+    ],
+    ids=["list", "bext", "odd", "two-odd", "list-behind", "odd-behind", "rubbish-behind", "streamed"],
+)
+def test_the_samples_may_stand_anywhere_in_a_wav_file(content):
+    assert np.array_equal(read_waveform(content), read_waveform(WAV))
+    assert len(read_waveform(WAV)) == 8000
+
+
+@pytest.mark.parametrize("padding", [b"\0", b""])
+def test_an_odd_number_of_bytes_is_not_a_truncation(padding):
+    samples = (tone() * 100 + 128).astype(np.uint8).tobytes()[:7999]
+    content = riff(format_chunk(bits=8), (b"data", samples))
+    assert content[-1:] == b"\0"
+    assert len(read_waveform(content[:-1] + padding)) == 7999
+
+
+def test_the_quietest_clips_of_ravdess_are_not_silent():
+    waveform = read_waveform(encode(tone(48_000, peak=0.01), 48_000))
+    assert np.abs(waveform).max() == pytest.approx(0.01, rel=0.05)
+
+
+def test_path_text_and_bytes_are_one(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(24_414), 24_414)
+    waveform = read_waveform(path)
+    assert np.array_equal(waveform, read_waveform(str(path)))
+    assert np.array_equal(waveform, read_waveform(path.read_bytes()))
+
+
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+NOT_FINITE = tone()
+NOT_FINITE[4000] = np.nan
+INFINITE = np.where(np.arange(8000) == 4000, np.inf, tone())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty file"),
+        (
+            b"404: Not Found, and not a sound file either\n" * 99,
+            "not readable as audio .*Format not recognised",
+        ),
+        (bytes(20_000), "not readable as audio"),
+        (WAV[:-100], "truncated: its last 100 bytes"),
+        (WAV[:-1], "truncated: its last 1 bytes"),
+        (riff((b"bext", bytes(602)), FMT, DATA)[:-100], "truncated: its last 100 bytes"),
+        (riff(FMT, (b"LIST", bytes(900)), DATA)[:500], "truncated"),
+        (WAV[:44], "truncated: its last 16,000 bytes"),
+        (WAV[:30], "truncated"),
+        (encode(tone(), format="AIFF")[:-100], "truncated: its last 100 bytes"),
+        (encode(NOISE, format="FLAC")[:-100], "not readable as audio"),
+        (encode(NOISE, format="FLAC")[:5000], "not readable as audio"),
+        (encode(NOISE, format="OGG")[:500], "not readable as audio"),
+        (riff(FMT, (b"data", b"")), "too short: 0.000 s, at least 0.25 s"),
+        (riff(FMT), "not readable as audio"),
+        (encode(tone(seconds=0.2)), "too short: 0.200 s"),
+        (encode(tone(48_000, seconds=0.2), 48_000), "too short: 0.200 s"),
+        (encode(np.zeros(8000)), "silent"),
+        (encode(np.full(8000, 0.3)), "silent"),
+        (encode(np.stack([tone(), -tone()], axis=1)), "silent"),
+        (encode(NOT_FINITE, subtype="FLOAT"), "not finite"),
+        (encode(INFINITE, subtype="FLOAT"), "not finite"),
+    ],
+)
+def test_audio_that_cannot_be_used_says_why(tmp_path, content, message):
+    path = tmp_path / "clip.wav"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=message):
+        read_waveform(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three sound clips of different kinds and, third, a broken one."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", tone(48_000), 48_000)
+    soundfile.write(folder / "b.wav", np.stack([NOISE, NOISE], axis=1), 16_000)
+    (folder / "c.wav").write_bytes(WAV[:-100])
+    soundfile.write(folder / "d.wav", tone(24_414, seconds=0.7), 24_414, format="AIFF")
+    return sorted(folder.iterdir())
+
+
+def decode(paths, cache_dir):
+    return decode_files(paths, [file_digest(path) for path in paths], cache_dir, "clips")
+
+
+def entries(cache_dir):
+    return sorted(path.name for path in cache_dir.rglob("*"))
+
+
+def test_a_corpus_is_decoded_row_by_row_and_a_bad_file_is_reported(files, tmp_path):
+    dataset = decode(files, tmp_path / "new" / "cache")
+    assert dataset.column_names == ["waveform", "problem"]
+    assert dataset["problem"][:] == ["", "", "truncated: its last 100 bytes are missing", ""]
+    for path, row in zip(files, dataset.with_format("numpy"), strict=True):
+        expected = np.zeros(0) if row["problem"] else read_waveform(path)
+        assert row["waveform"].dtype == np.float32
+        assert np.array_equal(row["waveform"], expected)
+
+
+def test_the_second_run_reads_the_cache_and_not_the_files(files, tmp_path):
+    digests = [file_digest(path) for path in files]
+    first = decode_files(files, digests, tmp_path / "cache", "clips")
+    before = entries(tmp_path / "cache")
+    shutil.rmtree(files[0].parent)
+    second = decode_files(files, digests, tmp_path / "cache", "clips")
+    assert second.to_dict() == first.to_dict() and len(second) == 4
+    for dataset in (first, second):  # memory-mapped, from the first run on
+        assert [entry["filename"] for entry in dataset.cache_files] == [str(tmp_path / "cache" / before[0])]
+    assert entries(tmp_path / "cache") == before
+    assert len(before) == 1 and before[0].endswith(".arrow")  # no temporary file is left
+
+
+def test_the_cache_goes_by_content_and_order(files, tmp_path):
+    first = decode(files, tmp_path / "cache")
+    moved = [shutil.copy(path, tmp_path / f"moved-{path.name}") for path in files]
+    assert decode(moved, tmp_path / "cache").to_dict() == first.to_dict()
+    assert len(entries(tmp_path / "cache")) == 1
+
+    assert decode(files[::-1], tmp_path / "cache")["problem"][:] == first["problem"][::-1]
+    assert len(entries(tmp_path / "cache")) == 2
+
+    files[2].write_bytes(WAV)
+    mended = decode(files, tmp_path / "cache")
+    assert mended["problem"][:] == [""] * 4 and len(mended["waveform"][2]) == 8000
+    assert len(entries(tmp_path / "cache")) == 3
+
+
+def test_a_drive_that_fails_for_a_moment_does_not_spoil_the_cache(files, tmp_path):
+    digests = [file_digest(path) for path in files]
+    files[1].rename(tmp_path / "away.wav")
+    with pytest.raises(FileNotFoundError, match=r"b\.wav"):
+        decode_files(files, digests, tmp_path / "cache", "clips")
+    assert entries(tmp_path / "cache") == []
+    (tmp_path / "away.wav").rename(files[1])
+    assert len(decode_files(files, digests, tmp_path / "cache", "clips")["waveform"][1]) == 8000

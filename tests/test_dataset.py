@@ -1,0 +1,76 @@
+"""The DatasetDict: each label and waveform is that of its clip, and nothing else is in it.
+
+Run: python -m pytest tests/test_dataset.py
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, DatasetDict, List, Value
+
+from utils.audio import read_waveform
+from utils.corpora import parse_clip
+from utils.dataset import METADATA, build_dataset
+from utils.splits import SPLITS, split_table
+from utils.table import check_table, read_table
+
+EMOTIONS = ("sad", "neutral", "angry")  # not in the order of the vocabulary, for that order must not matter
+BROKEN, TWIN_OF, TWIN = "03-03-05-01-01-01-09", "03-03-04-01-01-01-01", "03-03-04-01-01-02-01"
+
+
+@pytest.fixture(scope="module")
+def built(demo_folder, tmp_path_factory):
+    """Table, dataset and cache folder of the demo voices, with a broken clip and a twin among them."""
+    extra, cache_dir = tmp_path_factory.mktemp("extra"), tmp_path_factory.mktemp("cache")
+    (extra / f"{BROKEN}.wav").write_bytes(b"broken")
+    shutil.copy(next(demo_folder.rglob(f"{TWIN_OF}.wav")), extra / f"{TWIN}.wav")
+    table, waveforms = read_table({"demo": [*demo_folder.rglob("*.wav"), *extra.glob("*.wav")]}, cache_dir)
+    assert len(table) == 122
+    table, _ = check_table(table, allow_partial=True)
+    table = split_table(table, "random", EMOTIONS)
+    return table, build_dataset(table, waveforms, EMOTIONS), cache_dir
+
+
+def test_splits_and_features(built):
+    _, dataset, _ = built
+    assert isinstance(dataset, DatasetDict) and tuple(dataset) == SPLITS
+    for split in dataset.values():
+        assert split.features["label"] == ClassLabel(names=list(EMOTIONS))
+        assert split.features["waveform"] == List(Value("float32"))
+        assert set(split.column_names) == {"waveform", "num_samples", "label", *METADATA}
+
+
+def test_each_clip_has_its_own_label_speaker_and_audio(built):
+    table, dataset, _ = built
+    paths = dict(zip(table["clip"], table["path"], strict=True))
+    num_checked = 0
+    for split in dataset.values():
+        for row in split.with_format("numpy"):
+            said = parse_clip(paths[row["clip"]])
+            assert split.features["label"].int2str(int(row["label"])) == said.emotion
+            assert {name: row[name] for name in METADATA} == {name: getattr(said, name) for name in METADATA}
+            assert row["waveform"].dtype == np.float32
+            assert np.array_equal(row["waveform"], read_waveform(paths[row["clip"]]))
+            assert row["num_samples"] == len(row["waveform"])
+            num_checked += 1
+    assert num_checked == len(table) == 2 * 4 * (2 + 1 + 2)
+
+
+def test_each_split_holds_its_clips_and_no_others(built):
+    table, dataset, _ = built
+    for split in SPLITS:
+        clips = table["clip"][table["split"] == split].tolist()
+        assert dataset[split]["clip"][:] == clips and clips
+    everything = {clip for split in dataset.values() for clip in split["clip"]}
+    assert TWIN_OF in everything
+    assert not everything & {BROKEN, TWIN}
+    assert {parse_clip(f"{clip}.wav").emotion for clip in everything} == set(EMOTIONS)
+
+
+def test_waveforms_stay_on_disk(built):
+    _, dataset, cache_dir = built
+    [entry] = cache_dir.iterdir()  # nothing was written beside what was decoded
+    for split in dataset.values():
+        assert {Path(used["filename"]) for used in split.cache_files} == {entry}

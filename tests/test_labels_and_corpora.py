@@ -1,0 +1,167 @@
+"""What file names say: every corpus as it is published, and every odd name that real copies have.
+
+Run: python -m pytest tests/test_labels_and_corpora.py
+"""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from utils.corpora import CORPORA, parse_clip
+from utils.labels import EMOTIONS, choose_emotions
+from utils.runtime import InputError
+
+WORDS = ["bite", *map("".join, product("bcdfghjklm", "aeiou", "lmnr"))][:200]
+
+
+def ravdess_names(channel="01", actors=range(1, 25), num_emotions=8, repetitions=2) -> list[str]:
+    """The names of a whole corpus in RAVDESS naming: there is no strong neutral."""
+    return [
+        f"03-{channel}-{emotion:02d}-{intensity:02d}-{sentence:02d}-{repetition:02d}-{actor:02d}"
+        for actor, emotion, intensity, sentence, repetition in product(
+            actors, range(1, num_emotions + 1), (1, 2), (1, 2), range(1, repetitions + 1)
+        )
+        if (emotion, intensity) != (1, 2)
+    ]
+
+
+def tess_names() -> list[str]:
+    """The names of a whole TESS, the misspelt one among them."""
+    emotions = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
+    names = [
+        f"{speaker}_{word}_{emotion}" for speaker in ("OAF", "YAF") for word in WORDS for emotion in emotions
+    ]
+    return ["OA_bite_neutral" if name == "OAF_bite_neutral" else name for name in names]
+
+
+WHOLE_CORPORA = {
+    "ravdess": ravdess_names(),
+    "ravdess_song": ravdess_names("02", [actor for actor in range(1, 25) if actor != 18], num_emotions=6),
+    "tess": tess_names(),
+    "demo": ravdess_names("03", range(1, 17), repetitions=1),
+}
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_name_of_a_whole_corpus_is_understood(name):
+    corpus = CORPORA[name]
+    clips = [parse_clip(f"{stem}.wav") for stem in WHOLE_CORPORA[name]]
+    assert {clip.corpus for clip in clips} == {name}
+    assert len({clip.clip for clip in clips}) == len(clips) == corpus.num_clips
+    speakers = {clip.speaker for clip in clips}
+    assert len(speakers) == corpus.num_speakers
+    assert speakers > {*corpus.validation_speakers, *corpus.test_speakers}
+    assert {clip.emotion for clip in clips} == set(corpus.emotions)
+    num_neutral = Counter(clip.emotion for clip in clips).pop("neutral")
+    assert num_neutral == {"ravdess": 96, "ravdess_song": 92, "tess": 400, "demo": 32}[name]
+    assert not [clip for clip in clips if (clip.emotion, clip.intensity) == ("neutral", "strong")]
+
+
+def test_the_number_of_clips_is_that_of_the_publishers():
+    counts = {name: (corpus.num_clips, corpus.num_speakers) for name, corpus in CORPORA.items()}
+    assert counts == {"ravdess": (1440, 24), "ravdess_song": (1012, 23), "tess": (2800, 2), "demo": (480, 16)}
+    assert "ravdess-18" not in {parse_clip(f"{stem}.wav").speaker for stem in WHOLE_CORPORA["ravdess_song"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (
+            "03-01-06-02-02-01-12.wav",
+            "ravdess ravdess-12 female fearful strong dogs are sitting by the door",
+        ),
+        ("03-01-01-01-01-01-01.wav", "ravdess ravdess-01 male neutral normal kids are talking by the door"),
+        (
+            "03-02-04-01-01-02-01.wav",
+            "ravdess_song ravdess-01 male sad normal kids are talking by the door",
+        ),
+        ("03-03-08-01-01-01-24.WAV", "demo demo-24 female surprised normal kids are talking by the door"),
+        ("03-01-02-01-01-01-23.Flac", "ravdess ravdess-23 male calm normal kids are talking by the door"),
+        ("OAF_back_angry.wav", "tess tess-OAF female angry normal back"),
+        ("OA_bite_neutral.wav", "tess tess-OAF female neutral normal bite"),
+        ("YAF_germ_ps.wav", "tess tess-YAF female surprised normal germ"),
+        ("YAF_neat_fear.wav", "tess tess-YAF female fearful normal neat"),
+        ("yaf_Neat_Fear.Wav", "tess tess-YAF female fearful normal neat"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "OAF_Pleasant_surprise/", "/kaggle/input/tess/TESS data/Actor_07/"])
+def test_a_name_says_who_speaks_and_how_in_whatever_folder(folder, path, expected):
+    clip = parse_clip(folder + path)
+    assert clip.clip == path.rpartition(".")[0]
+    said = (clip.corpus, clip.speaker, clip.gender, clip.emotion, clip.intensity, clip.text)
+    assert " ".join(said) == expected
+
+
+@pytest.mark.parametrize("actor", range(1, 25))
+def test_odd_actors_are_men_and_speech_and_song_of_one_actor_are_one_speaker(actor):
+    speech, song = (parse_clip(f"03-{channel}-03-01-01-01-{actor:02d}.wav") for channel in ("01", "02"))
+    assert speech.speaker == song.speaker == f"ravdess-{actor:02d}"
+    assert speech.gender == song.gender == ("male" if actor % 2 else "female")
+    assert speech.corpus != song.corpus
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "03-01-01-01-01-01-25.wav",  # no such actor
+        "03-01-01-01-01-01-00.wav",
+        "03-01-09-01-01-01-01.wav",  # no such emotion
+        "03-01-00-01-01-01-01.wav",
+        "03-04-01-01-01-01-01.wav",  # no such channel
+        "01-01-01-01-01-01-01.wav",  # the sound of the video
+        "03-01-01-03-01-01-01.wav",  # no such intensity
+        "03-01-01-01-01-01-01 (1).wav",
+        "03-01-01-01-01-01.wav",
+        "03-01-01-01-01-01-01.mp4",
+        "03-01-01-01-01-01-01.txt",
+        "03-01-01-01-01-01-01",
+        "__MACOSX/Actor_01/._03-01-01-01-01-01-01.wav",
+        "__MACOSX/._OAF_back_angry.wav",
+        "OAF_back_angry.txt",
+        "OAF_back_calm.wav",
+        "OAF_angry.wav",
+        "XAF_back_angry.wav",
+        ".DS_Store",
+        "Actor_01",
+        "1001_DFA_ANG_XX.wav",  # CREMA-D
+    ],
+)
+def test_what_is_no_clip_is_left_out(path):
+    assert parse_clip(path) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "num_emotions"),
+    [(["ravdess"], 8), (["tess"], 7), (["ravdess_song"], 6), (["ravdess", "tess"], 7), (["demo"], 8)],
+)
+def test_default_emotions_are_those_that_all_corpora_have(names, num_emotions):
+    emotions = choose_emotions({name: CORPORA[name].emotions for name in names})
+    assert len(emotions) == num_emotions
+    assert all(set(emotions) <= set(CORPORA[name].emotions) for name in names)
+    assert list(emotions) == sorted(emotions, key=EMOTIONS.index)
+    assert ("calm" in emotions) == ("tess" not in names)
+
+
+def test_chosen_emotions_come_in_one_order_and_once():
+    available = {"tess": CORPORA["tess"].emotions}
+    assert choose_emotions(available, ["sad", "neutral", "angry", "sad"]) == ("neutral", "sad", "angry")
+    both = {name: CORPORA[name].emotions for name in ("ravdess", "tess")}
+    assert choose_emotions(both, ["calm", "angry"]) == ("calm", "angry")  # one corpus that has it is enough
+
+
+@pytest.mark.parametrize(
+    ("requested", "message"),
+    [
+        (["happy", "suprised"], r"'suprised'; did you mean 'surprised'\?"),
+        (["happy", "ANGRY"], r"'ANGRY'; did you mean 'angry'\?"),
+        (["happy", "fear"], r"'fear'; did you mean 'fearful'\?"),
+        (["happy", "xyz"], r"unknown emotion 'xyz'; known: neutral calm happy"),
+        (["happy", "calm"], r"no clip of tess is 'calm'"),
+        (["happy"], "at least two emotions, got happy"),
+        (["happy", "happy"], "at least two emotions"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_with_advice(requested, message):
+    with pytest.raises(InputError, match=rf"^--emotions: .*{message}"):
+        choose_emotions({"tess": CORPORA["tess"].emotions}, requested)

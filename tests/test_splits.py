@@ -1,0 +1,214 @@
+"""Who trains, who validates, who tests: on the names of the whole corpora, exactly.
+
+Run: python -m pytest tests/test_splits.py
+"""
+
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+from test_labels_and_corpora import WHOLE_CORPORA, WORDS
+
+from utils.corpora import CORPORA, parse_clip
+from utils.labels import EMOTIONS, choose_emotions
+from utils.runtime import InputError
+from utils.splits import SPLITS, check_split, describe_split, split_digest, split_table
+
+
+def table_of(*corpora: str) -> pd.DataFrame:
+    names = [name for corpus in corpora for name in WHOLE_CORPORA[corpus]]
+    return pd.DataFrame(
+        asdict(parse_clip(f"{name}.wav")) | {"digest": name, "duration_seconds": 3.0} for name in names
+    )
+
+
+def common_emotions(*corpora: str) -> tuple[str, ...]:
+    return choose_emotions({name: CORPORA[name].emotions for name in corpora})
+
+
+def whole_split(*corpora: str, protocol="holdout", seed=0) -> pd.DataFrame:
+    return split_table(table_of(*corpora), protocol, common_emotions(*corpora), seed)
+
+
+def speakers(table, split) -> set[str]:
+    return set(table["speaker"][table["split"] == split])
+
+
+def actors(*numbers: int) -> set[str]:
+    return {f"ravdess-{number:02d}" for number in numbers}
+
+
+@pytest.fixture(scope="module")
+def ravdess():
+    return whole_split("ravdess")
+
+
+@pytest.fixture(scope="module")
+def tess():
+    return whole_split("tess")
+
+
+@pytest.mark.parametrize("corpora", [("ravdess",), ("ravdess_song",), ("ravdess", "ravdess_song")])
+def test_ravdess_holds_out_the_same_actors_in_speech_and_song(corpora):
+    table = whole_split(*corpora)
+    without = {18} if corpora == ("ravdess_song",) else set()
+    assert speakers(table, "train") == actors(*{*range(1, 19)} - without)
+    assert speakers(table, "validation") == actors(19, 20)
+    assert speakers(table, "test") == actors(21, 22, 23, 24)
+    if corpora == ("ravdess",):
+        assert table["split"].value_counts().to_dict() == {"train": 1080, "validation": 120, "test": 240}
+
+
+def test_tess_tests_on_the_other_woman_and_validates_on_other_words(tess):
+    train, validation, test = (tess[tess["split"] == split] for split in SPLITS)
+    assert speakers(tess, "train") == speakers(tess, "validation") == {"tess-OAF"}
+    assert speakers(tess, "test") == {"tess-YAF"} and len(test) == 1400
+    assert set(train["text"]) | set(validation["text"]) == set(WORDS)
+    assert not set(train["text"]) & set(validation["text"])
+    assert validation["text"].nunique() == 40 and len(validation) == 40 * 7  # a fifth, in every emotion
+    bites = tess[(tess["text"] == "bite") & (tess["speaker"] == "tess-OAF")]
+    assert "OA_bite_neutral" in set(bites["clip"]) and bites["split"].nunique() == 1
+
+
+def test_corpora_together_are_split_as_each_alone(ravdess, tess):
+    both = whole_split("ravdess", "tess")
+    alone = pd.concat([ravdess[ravdess["emotion"] != "calm"], tess])
+    assert both.set_index("clip")["split"].to_dict() == alone.set_index("clip")["split"].to_dict()
+    heard = speakers(both, "train") | speakers(both, "validation")
+    assert not heard & speakers(both, "test")
+
+
+def test_only_the_chosen_emotions_are_handed_on_and_the_given_table_stays_as_it_was():
+    table = table_of("ravdess").sample(frac=1, random_state=0)
+    before = table.copy()
+    chosen = split_table(table, "holdout", ("sad", "angry"))
+    assert set(chosen["emotion"]) == {"sad", "angry"} and len(chosen) == 2 * 192
+    assert chosen.index.equals(table.index[table["emotion"].isin(["sad", "angry"])])  # rows of the waveforms
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_hold_out_knows_no_chance(ravdess):
+    pd.testing.assert_frame_equal(whole_split("ravdess", seed=1), ravdess)
+
+
+@pytest.mark.parametrize("corpora", [("ravdess",), ("tess",), ("ravdess", "tess")])
+def test_random_draws_a_fifth_and_a_tenth_of_each_emotion_of_each_corpus(corpora):
+    table = whole_split(*corpora, protocol="random")
+    for _, rows in table.groupby(["corpus", "emotion"]):
+        counts = rows["split"].value_counts()
+        assert counts["test"] == round(0.2 * len(rows))
+        assert counts["validation"] == round(0.1 * len(rows))
+        assert counts.sum() == len(rows)
+    assert speakers(table, "train") & speakers(table, "test")  # the leak that it is there to show
+
+
+def test_random_goes_by_the_seed_alone():
+    first, again, other = (whole_split("ravdess", protocol="random", seed=seed) for seed in (3, 3, 4))
+    pd.testing.assert_frame_equal(first, again)
+    assert split_digest(first) != split_digest(other)
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(InputError, match="--protocol: expected one of holdout, random, got 'hold-out'"):
+        whole_split("ravdess", protocol="hold-out")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "speaker", "split", "message"),
+    [
+        ("ravdess", "ravdess-21", "train", r"test speakers also train or validate: \['ravdess-21'\]"),
+        ("ravdess", "ravdess-01", "test", r"test speakers also train or validate: \['ravdess-01'\]"),
+        ("ravdess", "ravdess-19", "test", r"test speakers also train or validate: \['ravdess-19'\]"),
+        ("ravdess", "ravdess-19", "train", "ravdess-19 both trains and validates"),
+        ("tess", "tess-YAF", "validation", r"test speakers also train or validate: \['tess-YAF'\]"),
+    ],
+)
+def test_one_clip_in_a_wrong_split_is_noticed(request, corpus, speaker, split, message):
+    table = request.getfixturevalue(corpus).copy()
+    check_split(table, "holdout", common_emotions(corpus))  # sound before
+    table.loc[table.index[table["speaker"] == speaker][0], "split"] = split
+    with pytest.raises(AssertionError, match=message):
+        check_split(table, "holdout", common_emotions(corpus))
+
+
+def test_a_word_in_training_and_validation_is_noticed(tess):
+    table = tess.copy()
+    table.loc[table.index[table["split"] == "validation"][0], "split"] = "train"
+    with pytest.raises(AssertionError, match="tess-OAF both trains and validates"):
+        check_split(table, "holdout", common_emotions("tess"))
+
+
+def test_other_sentences_do_not_excuse_an_actor_who_validates_and_trains(ravdess):
+    table = ravdess.copy()
+    dogs = table["text"].str.startswith("dogs")
+    table.loc[(table["speaker"] == "ravdess-19") & dogs, "split"] = "train"
+    table.loc[(table["speaker"] == "ravdess-19") & ~dogs, "split"] = "validation"
+    with pytest.raises(AssertionError, match="ravdess-19 both trains and validates"):
+        check_split(table, "holdout", EMOTIONS)
+
+
+def test_speech_in_training_and_song_in_test_of_one_actor_is_noticed():
+    table = whole_split("ravdess", "ravdess_song")
+    table.loc[(table["speaker"] == "ravdess-22") & (table["corpus"] == "ravdess_song"), "split"] = "train"
+    with pytest.raises(AssertionError, match="ravdess-22"):
+        check_split(table, "holdout", common_emotions("ravdess", "ravdess_song"))
+
+
+@pytest.mark.parametrize("protocol", ["holdout", "random"])
+def test_one_recording_twice_is_noticed(ravdess, protocol):
+    table = ravdess.copy()
+    table.loc[table.index[5], "digest"] = table["digest"].iloc[-1]
+    with pytest.raises(AssertionError, match="one recording is in the table twice"):
+        check_split(table, protocol, EMOTIONS)
+
+
+@pytest.mark.parametrize(
+    ("present", "empty"), [((1,), "validation"), ((21, 22), "train"), ((1, 2, 19), "test"), ((), "train")]
+)
+def test_too_few_speakers_for_a_hold_out_are_named_with_a_way_out(present, empty):
+    table = table_of("ravdess")
+    table = table[table["speaker"].isin(actors(*present))]
+    with pytest.raises(InputError) as stop:
+        split_table(table, "holdout", EMOTIONS)
+    assert f"--protocol holdout: no clip is left for the {empty} split" in str(stop.value)
+    assert "--protocol random" in str(stop.value)
+    assert ", ".join(sorted(actors(*present))) in str(stop.value)
+
+
+def test_random_works_for_a_single_speaker():
+    table = table_of("ravdess")
+    split = split_table(table[table["speaker"] == "ravdess-01"], "random", EMOTIONS)
+    assert set(split["split"]) == set(SPLITS) and len(split) == 60
+
+
+@pytest.mark.parametrize("protocol", ["holdout", "random"])
+def test_an_emotion_that_nobody_trains_is_named(protocol):
+    table = table_of("ravdess")
+    heard = ~table["speaker"].isin(CORPORA["ravdess"].test_speakers) | (protocol == "random")
+    with pytest.raises(InputError, match="--emotions: no training clip is angry"):
+        split_table(table[~(heard & (table["emotion"] == "angry"))], protocol, EMOTIONS)
+
+
+def test_the_digest_says_which_clip_is_where_under_which_label(ravdess):
+    digest = split_digest(ravdess)
+    assert split_digest(ravdess.sample(frac=1, random_state=0)) == digest
+    assert split_digest(ravdess.assign(path="elsewhere").reset_index(drop=True)) == digest
+    changed = [ravdess.iloc[:-1]]
+    for column, value in (("clip", "another"), ("emotion", "calm"), ("split", "test"), ("corpus", "tess")):
+        table = ravdess.copy()
+        assert table.loc[0, column] != value
+        table.loc[0, column] = value
+        changed.append(table)
+    assert len({digest, *map(split_digest, changed)}) == 6
+
+
+def test_the_description_counts_what_is_there(ravdess):
+    description = describe_split(ravdess)
+    assert list(description) == list(SPLITS)
+    assert description["test"] == {
+        "clips": 240,
+        "minutes": 12.0,
+        "speakers": sorted(actors(21, 22, 23, 24)),
+        "clips_per_emotion": {emotion: 16 if emotion == "neutral" else 32 for emotion in EMOTIONS},
+    }
+    assert sum(split["clips"] for split in description.values()) == 1440
