@@ -170,6 +170,7 @@ class RunArguments(TrainingArguments):
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = "uar"
     greater_is_better: bool | None = True
+    ddp_find_unused_parameters: bool | None = False  # every trained parameter takes part in each step
 
     def __post_init__(self):
         if str(self.resume_from_checkpoint).lower() in ("", "false", "no", "0"):

@@ -64,7 +64,7 @@ def test_a_gpu_is_served_by_what_pytorch_was_built_for(gpu, capability, architec
     ("arguments", "shown"),
     [
         (["--hub_token", "hf_secret"], "--hub_token '<hidden>'"),
-        (["--hub_token=hf_secret", "--demo"], "'--hub_token=<hidden>' --demo"),
+        (["--hub_token=hf_my_token", "--demo"], "'--hub_token=<hidden>' --demo"),
         (["--hub-token", "hf_secret", "--seed", "1"], "--hub-token '<hidden>' --seed 1"),
         (["--data_dir", "/home/me/ravdess", "/mnt/tess"], "--data_dir /path/to/ravdess /path/to/tess"),
         (["--output_dir=/home/me/runs/a"], "--output_dir=/path/to/a"),
@@ -166,7 +166,9 @@ def test_a_file_without_options_is_named_in_one_line(tmp_path, content, complain
 
 
 def start(body: str, **environment: str) -> subprocess.Popen:
-    program = f"from utils.runtime import InputError, logger, run_script\ndef main():\n    {body}\nrun_script(main)"
+    program = (
+        f"from utils.runtime import InputError, logger, run_script\ndef main():\n    {body}\nrun_script(main)"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
@@ -214,11 +216,15 @@ def test_ctrl_c_ends_without_a_traceback():
 # Files
 
 
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def test_text_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
     for text in ("first\n", "zweitens – ✓\n"):
         write_text(tmp_path / "README.md", text)
         assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
-    assert os.listdir(tmp_path) == ["README.md"]
+    assert names_in(tmp_path) == ["README.md"]
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
@@ -241,7 +247,7 @@ def test_what_json_cannot_say_is_refused_and_the_old_file_stays(tmp_path, value)
     with pytest.raises((ValueError, TypeError)):
         write_json(path, value)
     assert json.loads(path.read_text()) == {"uar": 0.5}
-    assert os.listdir(tmp_path) == ["metrics.json"]
+    assert names_in(tmp_path) == ["metrics.json"]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -249,11 +255,13 @@ def test_what_json_cannot_say_is_refused_and_the_old_file_stays(tmp_path, value)
 
 
 def test_versions_are_those_installed():
-    versions = package_versions(["numpy", "scikit-learn"])
-    program = "import numpy, platform, sklearn; print(platform.python_version(), numpy.__version__, sklearn.__version__)"
+    versions = package_versions(["numpy", "PyYAML"])
+    program = (
+        "import numpy, platform, yaml; print(platform.python_version(), numpy.__version__, yaml.__version__)"
+    )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert list(versions.values()) == said.stdout.split()
-    assert list(versions) == ["python", "numpy", "scikit-learn"]
+    assert list(versions) == ["python", "numpy", "PyYAML"]
 
 
 def git(folder: Path, *arguments: str) -> str:
