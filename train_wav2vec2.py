@@ -192,7 +192,8 @@ class RunArguments(TrainingArguments):
 
 def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments]:
     """Read the options from the command line, or from the one YAML or JSON file that it names."""
-    parser = HfArgumentParser((DataArguments, ModelArguments, RunArguments))
+    # Without abbreviations: an option by another name could not be told to hold a token.
+    parser = HfArgumentParser((DataArguments, ModelArguments, RunArguments), allow_abbrev=False)
     parser.error = refuse_arguments
     if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
         argv = read_options(Path(argv[0]))

@@ -8,11 +8,11 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Idle OpenMP threads would otherwise spin and slow the other test processes down.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
-from utils.demo import make_demo_corpus  # noqa: E402
+from utils.demo import make_demo_corpus
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -252,6 +252,8 @@ def test_options_from_a_yaml_file(tmp_path, cache):
         (["--demo", "--max_length_seconds=0.1"], "--max_length_seconds 0.1"),
         (["--protocol=lucky"], "--protocol"),
         (["--nonsense=1"], "--nonsense"),
+        (["--hub_tok=hf_abbreviated"], "--hub_tok"),
+        (["--eval_strategy=no"], "--eval_strategy no"),
         (["--num_train_epochs=many"], "--num_train_epochs"),
         (["--demo", "--from_config=huge"], "--from_config"),
         (["missing.yaml"], "missing.yaml"),
@@ -275,8 +277,10 @@ def test_a_finished_run_is_not_replaced_unless_asked(demo_run, tmp_path, cache):
     folder = tmp_path / "run"
     shutil.copytree(demo_run, folder)
     before = (folder / "metrics.json").read_bytes()
-    output = train(folder, "--data_dir", str(PROJECT / "data"), cache=cache, expect=2)
-    assert "--overwrite" in output
+    for options in (["--data_dir", str(PROJECT / "data")], ["--demo"]):
+        assert "--overwrite" in train(folder, *options, cache=cache, expect=2)
+    # Nor is it lost when the run that may replace it does not even begin.
+    train(folder, "--demo", "--overwrite=true", "--emotions", "hapy", "sad", cache=cache, expect=2)
     assert (folder / "metrics.json").read_bytes() == before and (folder / "README.md").exists()
 
 

@@ -33,7 +33,10 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     Raises:
         InputError: the folder holds a run, finished or begun, and neither flag says what to do.
     """
-    finished, begun = (folder / "README.md").exists(), (folder / "checkpoints").exists()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder}: is a file; name a folder")
+    finished = (folder / "README.md").exists() and (folder / "metrics.json").exists()
+    begun = (folder / "checkpoints" / "run.json").exists()
     if finished and resume:
         return False
     if finished and not overwrite:
@@ -64,7 +67,15 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
             speakers into this run's test.
     """
     checkpoints = folder / "checkpoints"
-    note = checkpoints / "run.json"
+    chosen = None
+    if resume and str(resume).lower() not in ("true", "yes", "1"):
+        chosen = Path(resume)
+        if not (chosen / "trainer_state.json").exists():
+            raise InputError(
+                f"--resume_from_checkpoint {resume}: expected true, for the last checkpoint of --output_dir, "
+                "or the folder of a checkpoint"
+            )
+    note = (chosen.parent if chosen else checkpoints) / "run.json"
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     elif note.exists():
@@ -72,23 +83,23 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
         for key in identity:
             if begun.get(key) != identity[key]:
                 raise InputError(
-                    f"--resume_from_checkpoint: the run in {folder} was begun with {key} {begun.get(key)}, "
+                    f"--resume_from_checkpoint: the run of {note} was begun with {key} {begun.get(key)}, "
                     f"now it is {identity[key]}; give the same options as then, or start anew with "
                     "--overwrite true"
                 )
     checkpoints.mkdir(parents=True, exist_ok=True)
     # The card says "finished": it goes first, so that a run that dies half-way does not wear an old one.
     (folder / "README.md").unlink(missing_ok=True)
-    write_json(note, identity)
-    if resume and Path(resume).is_dir():
-        return resume
+    write_json(checkpoints / "run.json", identity)
+    if chosen:
+        return str(chosen)
     return _last_whole_checkpoint(checkpoints) if resume else None
 
 
 def _last_whole_checkpoint(checkpoints: Path) -> str | None:
     """Return the newest checkpoint that was written to its end: its state file is the last one."""
-    folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
-    for folder in reversed(folders):
+    folders = [folder for folder in checkpoints.glob("checkpoint-*") if folder.name[11:].isdigit()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name[11:]), reverse=True):
         try:
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -6,6 +6,7 @@ A leaf: it imports no other room, and any room may use it.
 import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -58,15 +59,16 @@ def read_options(path: Path) -> list[str]:
     import yaml
 
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        options = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as options ({first_line(error)})") from None
     if not isinstance(options, dict):
         raise InputError(f"{path}: expected option names with values, got {type(options).__name__}")
     arguments = []
     for name, value in options.items():
         if isinstance(value, list):
-            arguments += [f"--{name}", *map(str, value)]
+            arguments += [f"--{name}", *map(str, value)] if value else []
         elif value is not None:
             arguments.append(f"--{name}={json.dumps(value) if isinstance(value, (dict, bool)) else value}")
     return arguments
@@ -149,8 +151,11 @@ def _is_secret(name: str) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or none: a reader never meets half of one, nor do two writers clash."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value) -> None:
@@ -172,7 +177,7 @@ def check_gpu() -> None:
     """Refuse a GPU that the installed PyTorch has no kernels for, before the first cryptic CUDA error."""
     import torch
 
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or torch.version.hip:
         return
     capability = torch.cuda.get_device_capability()
     if not gpu_is_served(capability, torch.cuda.get_arch_list()):
@@ -195,9 +200,10 @@ def gpu_is_served(capability: tuple[int, int], architectures: Sequence[str]) -> 
         architectures: as `torch.cuda.get_arch_list()` gives them, e.g. `["sm_75", "compute_90"]`.
     """
     for architecture in architectures:
-        kind, _, version = architecture.partition("_")
-        digits = "".join(character for character in version if character.isdigit())
-        built_for = (int(digits[:-1]), int(digits[-1]))
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", architecture)
+        if not match:
+            continue
+        kind, built_for = match[1], (int(match[2]), int(match[3]))
         if kind == "sm" and built_for[0] == capability[0] and built_for[1] <= capability[1]:
             return True
         if kind == "compute" and built_for <= capability:

@@ -1,0 +1,196 @@
+"""Clips that share a forward pass do not touch each other, and only what shall learn does.
+
+Run: python -m pytest tests/test_encoder.py
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForAudioClassification, HubertConfig, Wav2Vec2Config, WavLMConfig
+
+from utils.encoder import freeze_all_but_last, is_head, predict, unpadded_logits
+from utils.runtime import PROJECT_ROOT, InputError
+
+NUM_LAYERS = 3
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 16,
+    "initializer_range": 0.3,  # so that random weights tell clips apart
+    "num_labels": 4,
+    "use_weighted_layer_sum": True,
+    "layerdrop": 0.0,
+    "mask_time_prob": 0.0,
+}
+CONFIGS = {
+    "wav2vec2-base": Wav2Vec2Config(**TINY),
+    "wav2vec2-large": Wav2Vec2Config(**TINY, feat_extract_norm="layer", do_stable_layer_norm=True),
+    "hubert": HubertConfig(**TINY),
+    "wavlm": WavLMConfig(**TINY),
+    "wavlm-large": WavLMConfig(**TINY, feat_extract_norm="layer", do_stable_layer_norm=True),
+}
+GROUP_NORM = [name for name, config in CONFIGS.items() if config.feat_extract_norm == "group"]
+every_encoder = pytest.mark.parametrize("encoder", CONFIGS)
+
+
+def build(encoder: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForAudioClassification.from_config(CONFIGS[encoder]).eval()
+
+
+def random_clips(*lengths: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(length, generator=generator) for length in lengths]
+
+
+def one_by_one(model, clips) -> torch.Tensor:
+    return torch.cat([model(clip[None]).logits for clip in clips])
+
+
+# ---------------------------------------------------------------------------------------------------
+# Logits without padding
+
+
+@every_encoder
+def test_a_clip_among_others_answers_as_if_it_were_alone(encoder):
+    model, clips = build(encoder), random_clips(8_000, 12_000, 8_000, 16_000, 12_000)
+    with torch.no_grad():
+        alone = one_by_one(model, clips)
+        together = unpadded_logits(model, clips)
+    assert alone.std(dim=0).min() > 0.01  # the clips do differ
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", GROUP_NORM)
+@pytest.mark.parametrize("masked", [False, True])
+def test_zero_padding_would_change_the_answer_of_group_norm_encoders(encoder, masked):
+    """Why this kit never pads: not even an attention mask helps."""
+    model, clips = build(encoder), random_clips(8_000, 16_000)
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    mask = torch.ones_like(padded, dtype=torch.long)
+    mask[0, 8_000:] = 0
+    with torch.no_grad():
+        alone = one_by_one(model, clips)
+        logits = model(padded, attention_mask=mask if masked else None).logits
+    torch.testing.assert_close(logits[1], alone[1], atol=1e-5, rtol=0)
+    assert (logits[0] - alone[0]).abs().max() > 0.01
+
+
+def test_gradients_pass_through():
+    model, clips = build("wav2vec2-base"), random_clips(8_000, 12_000)
+    unpadded_logits(model, clips).sum().backward()
+    assert model.classifier.weight.grad.abs().sum() > 0
+
+
+# ---------------------------------------------------------------------------------------------------
+# Freezing
+
+
+@every_encoder
+@pytest.mark.parametrize("num_layers", [0, 1, NUM_LAYERS])
+def test_a_training_step_changes_the_last_layers_and_the_head_and_nothing_else(encoder, num_layers):
+    model = build(encoder).train()
+    freeze_all_but_last(model, num_layers)
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    batch = torch.stack(random_clips(8_000, 8_000, 8_000))
+    torch.nn.functional.cross_entropy(model(batch).logits, torch.tensor([0, 1, 2])).backward()
+    optimizer.step()
+    changed = {name for name, values in model.state_dict().items() if not torch.equal(values, before[name])}
+    kept = tuple(
+        f"{model.base_model_prefix}.encoder.layers.{layer}."
+        for layer in range(NUM_LAYERS - num_layers, NUM_LAYERS)
+    )
+    assert changed == {name for name in before if is_head(name) or name.startswith(kept)}
+    assert {"classifier.weight", "projector.weight", "layer_weights"} <= changed
+
+
+@every_encoder
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_the_frozen_part_is_calm_in_training(encoder, num_layers):
+    """With what was returned in eval mode, all states before the kept layers are those of later use."""
+    model, clip = build(encoder), random_clips(8_000)[0][None]
+    kept = NUM_LAYERS - num_layers
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+
+    def hidden_states() -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            return model.base_model(clip, output_hidden_states=True).hidden_states
+
+    in_use = hidden_states()
+    frozen = freeze_all_but_last(model, num_layers)
+    model.train()
+    for module in frozen:
+        module.eval()
+    in_training = hidden_states()
+    for layer in range(kept + 1):
+        torch.testing.assert_close(in_training[layer], in_use[layer], msg=f"input of layer {layer}")
+    if num_layers:
+        assert not torch.allclose(in_training[kept + 1], in_use[kept + 1])  # the kept layers do drop out
+
+
+@pytest.mark.parametrize("num_layers", [-1, NUM_LAYERS + 1])
+def test_more_layers_than_there_are_cannot_be_unfrozen(num_layers):
+    with pytest.raises(InputError, match=f"--unfreeze_layers {num_layers}: expected 0 to {NUM_LAYERS}"):
+        freeze_all_but_last(build("wav2vec2-base"), num_layers)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Predictions
+
+LENGTHS = (16_000, 8_000, 12_000, 8_000, 9_999)
+
+
+@every_encoder
+def test_probabilities_come_in_the_order_of_the_clips(encoder):
+    model, clips = build(encoder), random_clips(*LENGTHS)
+    with torch.no_grad():
+        expected = one_by_one(model, clips).softmax(dim=-1)
+    probabilities = predict(model.train(), [{"input_values": clip} for clip in clips], "test")
+    assert probabilities.shape == (5, 4) and probabilities.device.type == "cpu"
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(probabilities.float(), expected, atol=1e-5, rtol=0)
+
+
+SHARED_PREDICTION = """
+import sys
+import torch
+from accelerate import PartialState, debug_launcher
+from tests.test_encoder import LENGTHS, build, random_clips
+from utils.encoder import predict
+
+class Clips(list):
+    def __getitem__(self, index):
+        heard.append(index)
+        return {"input_values": super().__getitem__(index)}
+
+def work():
+    rank = PartialState(cpu=True).process_index  # the Trainer does this with --use_cpu true
+    probabilities = predict(build("wav2vec2-base"), Clips(random_clips(*LENGTHS)), "test")
+    torch.save((heard, probabilities), f"{sys.argv[1]}/{rank}.pt")
+
+heard = []
+debug_launcher(work, num_processes=2)
+"""
+
+
+def test_two_processes_share_the_clips_and_both_know_all_answers(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SHARED_PREDICTION, str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    clips = [{"input_values": clip} for clip in random_clips(*LENGTHS)]
+    expected = predict(build("wav2vec2-base"), clips, "test")
+    for process, share in enumerate(([0, 2, 4], [1, 3])):
+        heard, probabilities = torch.load(tmp_path / f"{process}.pt")
+        assert heard == share
+        torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=0)

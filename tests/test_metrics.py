@@ -1,0 +1,192 @@
+"""Scores equal scikit-learn's, intervals a plain bootstrap over speakers; latency is what it says it is.
+
+Run: python -m pytest tests/test_metrics.py
+"""
+
+import time
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from utils.metrics import EmotionMetric, measure_latency, score, speaker_intervals
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+
+
+def random_clips(num_clips: int, num_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random truth, and predictions that hit it about every other time."""
+    generator = np.random.default_rng(seed)
+    references, guesses = generator.integers(num_labels, size=(2, num_clips))
+    return references, np.where(generator.random(num_clips) < 0.4, references, guesses)
+
+
+def random_probabilities(num_clips: int, num_labels: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.ones(num_labels), size=num_clips)
+
+
+def compute(references, predictions, num_labels: int) -> dict:
+    metric = EmotionMetric(keep_in_memory=True)
+    return metric.compute(predictions=predictions, references=references, num_labels=num_labels)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The metric
+
+
+@pytest.mark.parametrize("num_labels", [2, 4, 8])
+def test_scores_equal_scikit_learn(num_labels):
+    references, predictions = random_clips(200, num_labels)
+    scores = compute(references, predictions, num_labels)
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(references, predictions),
+        "uar": sklearn_metrics.balanced_accuracy_score(references, predictions),
+        "macro_precision": sklearn_metrics.precision_score(references, predictions, average="macro"),
+        "macro_f1": sklearn_metrics.f1_score(references, predictions, average="macro"),
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    confusion = sklearn_metrics.confusion_matrix(references, predictions)
+    assert scores["confusion_matrix"] == confusion.tolist()
+    assert [label["support"] for label in scores["per_label"]] == confusion.sum(axis=1).tolist()
+    for name in ("precision", "recall", "f1"):
+        function = getattr(sklearn_metrics, f"{name}_score")
+        expected = function(references, predictions, average=None)
+        assert [label[name] for label in scores["per_label"]] == pytest.approx(expected.tolist())
+
+
+def test_an_emotion_that_is_not_in_the_truth_has_no_score_and_does_not_count():
+    references, predictions = random_clips(200, 4)
+    references[references == 2] = 3  # label 2 is predicted, yet never true
+    scores = compute(references, predictions, num_labels=5)  # label 4 is neither
+    assert 2 in predictions
+    for absent in (2, 4):
+        assert scores["per_label"][absent] == {"precision": None, "recall": None, "f1": None, "support": 0}
+    occurring = [0, 1, 3]
+    options = {"labels": occurring, "average": "macro"}
+    expected = {
+        "uar": sklearn_metrics.recall_score(references, predictions, **options),
+        "macro_precision": sklearn_metrics.precision_score(references, predictions, **options),
+        "macro_f1": sklearn_metrics.f1_score(references, predictions, **options),
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert np.shape(scores["confusion_matrix"]) == (5, 5)
+
+
+def test_an_emotion_that_is_never_predicted_scores_zero_and_counts():
+    scores = compute([0, 0, 1, 1], [0, 0, 0, 0], num_labels=2)
+    assert scores["per_label"][1] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 2}
+    assert scores["uar"] == 0.5
+
+
+def test_batches_add_up_to_the_whole():
+    references, predictions = random_clips(50, 4)
+    metric = EmotionMetric(keep_in_memory=True)
+    for start in range(0, 50, 8):
+        batch = slice(start, start + 8)
+        metric.add_batch(predictions=predictions[batch], references=references[batch])
+    assert metric.compute(num_labels=4) == compute(references, predictions, 4)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The test block of metrics.json
+
+
+def test_score_says_what_scikit_learn_says():
+    references, _ = random_clips(120, 4)
+    probabilities = random_probabilities(120, 4)
+    speakers = [f"ravdess-{clip % 6:02d}" for clip in range(120)]
+    scores = score(references, probabilities, EMOTIONS, speakers)
+    predictions = probabilities.argmax(axis=1)
+    assert scores["loss"] == pytest.approx(sklearn_metrics.log_loss(references, probabilities))
+    assert scores["uar"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(references, predictions))
+    supports = {name: row["support"] for name, row in scores["per_emotion"].items()}
+    assert supports == dict(zip(EMOTIONS, np.bincount(references).tolist(), strict=True))
+    assert (scores["clips"], scores["speakers"]) == (120, 6)
+    for name in ("accuracy", "uar"):
+        low, high = scores["intervals"][name]
+        assert 0 <= low <= scores[name] <= high <= 1
+
+
+def test_a_certain_mistake_costs_much_but_not_infinity():
+    scores = score([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]), ("happy", "sad"), ["a", "b"])
+    assert 100 < scores["loss"] < np.inf
+
+
+# ---------------------------------------------------------------------------------------------------
+# Intervals
+
+
+def test_intervals_are_the_same_every_time_and_hold_the_score():
+    references, predictions = random_clips(300, 4)
+    speakers = [f"actor-{clip % 10}" for clip in range(300)]
+    intervals = speaker_intervals(references, predictions, speakers, 4)
+    assert intervals == speaker_intervals(references, predictions, speakers, 4)
+    scores = compute(references, predictions, 4)
+    for name, (low, high) in intervals.items():
+        assert low < scores[name] < high
+
+
+def test_one_speaker_has_no_interval():
+    assert speaker_intervals([0, 1], [0, 0], ["tess-YAF"] * 2, 2) == {"accuracy": None, "uar": None}
+
+
+def test_speakers_who_differ_widen_the_interval():
+    speakers = np.repeat([f"actor-{number:02d}" for number in range(10)], 40)
+    references = np.arange(400) % 2
+    by_voice = np.repeat(np.arange(10) % 2 == 0, 40)  # half the voices always understood, half never
+    by_chance = np.random.default_rng(0).permutation(by_voice)
+    width = {}
+    for name, right in {"by_voice": by_voice, "by_chance": by_chance}.items():
+        intervals = speaker_intervals(references, np.where(right, references, 1 - references), speakers, 2)
+        width[name] = {score: high - low for score, (low, high) in intervals.items()}
+    for name in ("accuracy", "uar"):
+        assert width["by_voice"][name] > 3 * width["by_chance"][name]
+
+
+def test_intervals_equal_a_slow_plain_bootstrap():
+    references, predictions = random_clips(60, 3, seed=1)
+    speakers = np.array(list("cabed"))[np.random.default_rng(2).integers(5, size=60)]
+    references[np.isin(speakers, ["a", "b", "c"])] = 0  # so some resamples lack an emotion
+    num_resamples, seed = 300, 5
+    names = sorted(set(speakers))
+    accuracies, uars, num_without = [], [], 0
+    for draw in np.random.default_rng(seed).integers(len(names), size=(num_resamples, len(names))):
+        rows = np.concatenate([np.flatnonzero(speakers == names[who]) for who in draw])
+        truth, guess = references[rows], predictions[rows]
+        occurring = sorted(set(truth))
+        num_without += len(occurring) < 3
+        accuracies.append(np.mean(truth == guess))
+        uars.append(np.mean([np.mean(guess[truth == label] == label) for label in occurring]))
+    assert num_without > 0
+    intervals = speaker_intervals(references, predictions, speakers, 3, num_resamples, seed)
+    assert intervals["accuracy"] == pytest.approx(np.percentile(accuracies, [2.5, 97.5]).tolist())
+    assert intervals["uar"] == pytest.approx(np.percentile(uars, [2.5, 97.5]).tolist())
+
+
+# ---------------------------------------------------------------------------------------------------
+# Latency
+
+
+def test_latency_of_a_model_that_takes_ten_milliseconds():
+    heard = []
+
+    def predict(waveform):
+        heard.append(waveform)
+        time.sleep(0.010)
+
+    waveforms = [np.zeros(8_000, np.float32)] * 20
+    latency = measure_latency(predict, waveforms, sampling_rate=16_000, num_warm_up=3)
+    assert len(heard) == 23 and latency["clips"] == 20
+    # A busy machine sleeps longer, never shorter.
+    assert 10 <= latency["p50_ms"] < 40 and latency["p50_ms"] <= latency["p95_ms"]
+    assert 0.02 <= latency["real_time_factor"] < 0.08  # 10 ms for half a second
+
+
+def test_real_time_factor_is_time_spent_per_time_spoken():
+    def predict(waveform):
+        time.sleep(0.02 * len(waveform) / 1_000)
+
+    waveforms = [np.zeros(length) for length in (500, 1_000, 2_500)]
+    latency = measure_latency(predict, waveforms, sampling_rate=1_000)
+    assert 0.02 <= latency["real_time_factor"] < 0.08
+    assert latency["p50_ms"] < latency["p95_ms"]

@@ -1,0 +1,629 @@
+"""A run folder is complete, refused where it holds something, and its card says what was measured.
+
+Run: python -m pytest tests/test_report_and_card.py
+"""
+
+import copy
+import itertools
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+
+from utils import report
+from utils.card import write_card
+from utils.corpora import CORPORA, parse_clip
+from utils.labels import choose_emotions
+from utils.metrics import score
+from utils.runtime import PROJECT_ROOT, InputError, write_json
+from utils.splits import split_digest, split_table
+from utils.table import check_table
+
+SAMPLING_RATE = 16_000
+DIGITS = ("01", "02")
+EMOTION_CODES = [f"{code:02d}" for code in range(1, 9)]
+FINISHED = ("README.md", "metrics.json", "predictions.csv", "model.safetensors", "figures/waveforms.png")
+BEGUN = ("checkpoints/run.json", "checkpoints/checkpoint-10/model.safetensors")
+IDENTITY = {"encoder": "tiny", "emotions": ["happy", "sad"], "split_digest": "abc"}
+HISTORY = [
+    {"epoch": 1.0, "loss": 2.0},
+    {"epoch": 1.0, "eval_loss": 1.9, "eval_uar": 0.3},
+    {"epoch": 2.0, "loss": 1.5},
+    {"epoch": 2.0, "eval_loss": 1.7, "eval_uar": 0.4},
+]
+
+
+def file_names(corpus: str) -> list[str]:
+    """The names of all clips of a corpus, in its own scheme."""
+    if corpus == "tess":
+        codes = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
+        words = [f"{a}{b}{c}" for a, b, c in itertools.product("bdfgl", "aeiou", "bdgklmnt")]
+        return [f"{who}_{word}_{code}.wav" for who in ("OAF", "YAF") for word in words for code in codes]
+    channel, repetitions = {"ravdess": ("01", DIGITS), "demo": ("03", DIGITS[:1])}[corpus]
+    actors = [f"{number:02d}" for number in range(1, CORPORA[corpus].num_speakers + 1)]
+    return [
+        f"03-{channel}-{emotion}-{intensity}-{sentence}-{repetition}-{actor}.wav"
+        for actor in actors
+        for emotion in EMOTION_CODES
+        for intensity in (DIGITS[:1] if emotion == "01" else DIGITS)
+        for sentence in DIGITS
+        for repetition in repetitions
+    ]
+
+
+def clip_table(*corpora: str) -> pd.DataFrame:
+    """What `read_table` returns for whole corpora, without their sound."""
+    names = [name for corpus in corpora for name in file_names(corpus)]
+    table = pd.DataFrame(asdict(parse_clip(name)) for name in names)
+    return table.assign(
+        path=names,
+        digest=names,
+        num_copies=1,
+        same_as="",
+        num_samples=48_000,
+        duration_seconds=3.0,
+        problem="",
+    )
+
+
+def measure_run(*corpora: str, protocol: str = "holdout", table: pd.DataFrame | None = None, **arguments):
+    """Return (metrics, predictions) of a run of train_wav2vec2.py, with random probabilities."""
+    table, findings = check_table(clip_table(*corpora) if table is None else table, allow_partial=True)
+    emotions = choose_emotions({name: CORPORA[name].emotions for name in corpora})
+    table = split_table(table, protocol, emotions)
+    generator = np.random.default_rng(0)
+    predictions = {}
+    for split in ("validation", "test"):
+        clips = table[table["split"] == split]
+        clips = clips.assign(label=clips["emotion"].map(emotions.index))
+        logits = 2 * np.eye(len(emotions))[clips["label"]] + generator.normal(
+            size=(len(clips), len(emotions))
+        )
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        predictions[split] = report.prediction_table(clips, probabilities, emotions, protocol)
+    metrics = report.describe_run(
+        script="train_wav2vec2.py",
+        command_line=["--data_dir", "/home/me/ravdess", "--hub_token", "hf_secret"],
+        arguments={"demo": "demo" in corpora, "seed": 42, "hub_token": "hf_secret", **arguments},
+        table=table,
+        findings=findings,
+        emotions=emotions,
+        protocol=protocol,
+        predictions=predictions,
+        packages=["numpy", "datasets"],
+    )
+    device = "2 CPU cores"
+    metrics["model"] = {
+        "library": "transformers",
+        "base_model": "facebook/wav2vec2-base-960h",
+        "description": "the wav2vec2 encoder with a linear classifier",
+        "starts_random": False,
+        "parameters": 94_571_153,
+        "trained_parameters": 21_000_000,
+        "weights_mb": 378.3,
+    }
+    metrics["training"] = {
+        "description": "Trained with adamw, learning rate 1e-05.",
+        "device": device,
+        "num_processes": 1,
+        "precision": "fp32",
+        "resumed": False,
+        "epochs": 2.0,
+        "seconds": 60.0,
+        "clips_per_second": 40.0,
+        "peak_gpu_memory_mb": None,
+        "history": HISTORY,
+    }
+    metrics["latency"] = {
+        "p50_ms": 61.25,
+        "p95_ms": 75.0,
+        "real_time_factor": 0.0172,
+        "clips": 30,
+        "device": device,
+    }
+    metrics["duration_seconds"] = 90.0
+    return metrics, predictions["test"]
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    """Corpora -> (metrics, predictions); read only."""
+    mixes = [("ravdess",), ("tess",), ("ravdess", "tess"), ("demo",)]
+    return {"+".join(mix): measure_run(*mix) for mix in mixes}
+
+
+@pytest.fixture(scope="module")
+def run_folder(measured, tmp_path_factory) -> Path:
+    """One whole run on RAVDESS and TESS."""
+    folder = tmp_path_factory.mktemp("runs") / "wav2vec2"
+    assert report.check_run_folder(folder, overwrite=False, resume=False)
+    report.begin_run(folder, None, IDENTITY)
+    shutil.rmtree(folder / "checkpoints")
+    metrics, predictions = measured["ravdess+tess"]
+    tone = np.sin(np.arange(SAMPLING_RATE) / 10).astype(np.float32)
+    examples = dict.fromkeys(metrics["emotions"], tone)
+    report.write_report(folder, metrics, predictions, HISTORY, examples, SAMPLING_RATE)
+    write_card(folder)
+    return folder
+
+
+@pytest.fixture
+def card_of(tmp_path):
+    def render(metrics: dict) -> str:
+        """Write the card of a run and return it."""
+        write_json(tmp_path / "metrics.json", metrics)
+        write_card(tmp_path)
+        return (tmp_path / "README.md").read_text(encoding="utf-8")
+
+    return render
+
+
+def row_of(card: str, first_cell: str) -> list[str]:
+    """Return the cells of the one table row that begins so."""
+    (line,) = [line for line in card.splitlines() if line.startswith(f"| {first_cell} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+# ---------------------------------------------------------------------------------------------------
+# The folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"this is {name}")
+    return folder
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
+    folder = tmp_path / "runs" / "new"
+    if exists:
+        folder.mkdir(parents=True)
+    assert report.check_run_folder(folder, overwrite=False, resume=False)
+    assert report.begin_run(folder, None, IDENTITY) is None
+    assert list(contents(folder)) == ["checkpoints/run.json"]
+
+
+@pytest.mark.parametrize(
+    ("names", "overwrite", "remedy"),
+    [
+        (FINISHED, False, "--overwrite true"),
+        (BEGUN, False, "--resume_from_checkpoint true.*--overwrite true"),
+        (("thesis.docx", "data/clip.wav"), False, "is not empty and holds no run"),
+        (("thesis.docx", "data/clip.wav"), True, "is not empty and holds no run"),
+    ],
+)
+def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, names, overwrite, remedy):
+    before = contents(fill(tmp_path, *names))
+    with pytest.raises(InputError, match=f"--output_dir {tmp_path}.*{remedy}"):
+        report.check_run_folder(tmp_path, overwrite=overwrite, resume=False)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("names", "overwrite", "resume", "goes_on"),
+    [
+        (FINISHED, False, True, False),
+        (FINISHED, True, False, True),
+        (BEGUN, False, True, True),
+        (BEGUN, True, False, True),
+    ],
+)
+def test_looking_at_a_folder_changes_nothing(tmp_path, names, overwrite, resume, goes_on):
+    before = contents(fill(tmp_path, *names))
+    for _ in range(2):  # each process of several looks for itself
+        assert report.check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is goes_on
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
+    fill(tmp_path, *FINISHED)
+    report.begin_run(tmp_path, None, IDENTITY)
+    assert not (tmp_path / "README.md").exists()
+    # Should it die now, it is a run that was begun.
+    assert report.check_run_folder(tmp_path, overwrite=True, resume=False)
+    with pytest.raises(InputError, match="begun"):
+        report.check_run_folder(tmp_path, overwrite=False, resume=False)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+@pytest.fixture
+def begun(tmp_path) -> Path:
+    """A run with three whole checkpoints."""
+    folder = tmp_path / "run"
+    assert report.begin_run(folder, None, IDENTITY) is None
+    for step in (9, 60, 120):
+        checkpoint = fill(folder / "checkpoints" / f"checkpoint-{step}", "model.safetensors")
+        write_json(checkpoint / "trainer_state.json", {"global_step": step})
+    return folder
+
+
+def test_a_run_goes_on_from_its_newest_checkpoint(begun):
+    before = contents(begun)
+    assert report.begin_run(begun, "true", IDENTITY) == str(begun / "checkpoints/checkpoint-120")
+    assert contents(begun) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "empty"])
+def test_a_checkpoint_that_was_cut_off_is_passed_over(begun, damage):
+    state = begun / "checkpoints/checkpoint-120/trainer_state.json"
+    if damage == "missing":
+        state.unlink()
+    else:
+        state.write_text(state.read_text()[:8] if damage == "cut off" else "")
+    assert report.begin_run(begun, "True", IDENTITY) == str(begun / "checkpoints/checkpoint-60")
+
+
+def test_a_chosen_checkpoint_is_taken(begun):
+    chosen = str(begun / "checkpoints/checkpoint-9")
+    assert report.begin_run(begun, chosen, IDENTITY) == chosen
+
+
+def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
+    assert report.begin_run(tmp_path / "run", "true", IDENTITY) is None
+    assert list(contents(tmp_path)) == ["run/checkpoints/run.json"]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"encoder": "base"}, {"emotions": ["happy", "sad", "angry"]}, {"split_digest": "def"}]
+)
+@pytest.mark.parametrize("resume", ["true", "checkpoint-60"])
+def test_another_run_cannot_go_on_here(begun, changed, resume):
+    """Its training speakers could be this one's test speakers."""
+    before = contents(begun)
+    resume = resume if resume == "true" else str(begun / "checkpoints" / resume)
+    with pytest.raises(InputError, match=f"begun with {next(iter(changed))}.*--overwrite true"):
+        report.begin_run(begun, resume, IDENTITY | changed)
+    assert contents(begun) == before
+
+
+def test_a_run_that_starts_anew_forgets_old_checkpoints(begun):
+    assert report.begin_run(begun, None, IDENTITY | {"encoder": "base"}) is None
+    assert list(contents(begun)) == ["checkpoints/run.json"]
+    assert report.begin_run(begun, "true", IDENTITY | {"encoder": "base"}) is None
+
+
+# ---------------------------------------------------------------------------------------------------
+# metrics.json and predictions.csv
+
+
+def test_a_finished_run_has_everything(run_folder):
+    assert set(contents(run_folder)) == {
+        "README.md",
+        "metrics.json",
+        "predictions.csv",
+        "figures/confusion_matrix.png",
+        "figures/per_emotion.png",
+        "figures/learning_curves.png",
+        "figures/waveforms.png",
+    }
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    for key in ("script", "arguments", "corpora", "emotions", "protocol", "split_digest", "versions", "seed"):
+        assert metrics[key], key
+    assert "commit" in metrics and metrics["duration_seconds"] > 0
+    assert [corpus["name"] for corpus in metrics["corpora"]] == ["ravdess", "tess"]
+    # TESS has no calm voice, so the 192 calm clips of RAVDESS are not used.
+    assert [corpus["clips"] for corpus in metrics["corpora"]] == [1_440 - 192, 2_800]
+
+
+def test_predictions_alone_give_the_test_scores_again(run_folder):
+    """With nothing but the columns' names, as somebody else would do it."""
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    table = pd.read_csv(run_folder / "predictions.csv", engine="python")  # Python's floats: exact
+    assert list(table.columns[:6]) == ["clip", "corpus", "speaker", "fold", "emotion", "predicted"]
+    emotions = [name.removeprefix("p_") for name in table.columns if name.startswith("p_")]
+
+    def again(rows: pd.DataFrame) -> dict:
+        references = [emotions.index(emotion) for emotion in rows["emotion"]]
+        probabilities = rows[[f"p_{emotion}" for emotion in emotions]].to_numpy()
+        return score(references, probabilities, emotions, rows["speaker"].tolist())
+
+    assert again(table) == metrics["test"]
+    assert {name: again(rows) for name, rows in table.groupby("corpus")} == metrics["test_per_corpus"]
+    most_likely = table[[f"p_{emotion}" for emotion in emotions]].idxmax(axis=1).str.removeprefix("p_")
+    assert (most_likely == table["predicted"]).all()
+
+
+def test_nothing_of_this_machine_and_no_token_is_published(run_folder):
+    for name in ("README.md", "metrics.json"):
+        text = (run_folder / name).read_text()
+        assert "hf_secret" not in text and "/home/me" not in text and str(run_folder.parent) not in text
+
+
+def test_test_speakers_are_in_no_other_split(measured):
+    for metrics, predictions in measured.values():
+        split = metrics["split"]
+        heard = {*split["train"]["speakers"], *split["validation"]["speakers"]}
+        assert set(predictions["speaker"]) == set(split["test"]["speakers"])
+        assert not heard & set(predictions["speaker"])
+        assert metrics["test"]["clips"] == split["test"]["clips"] == len(predictions)
+
+
+def test_examples_are_one_clip_per_emotion_of_one_voice_and_text():
+    table = clip_table("ravdess").sample(frac=1, random_state=0)
+    table = table.assign(label=table["emotion"].map(choose_emotions({"": CORPORA["ravdess"].emotions}).index))
+    examples = report.example_clips(table)
+    shown = table.iloc[list(examples.values())]
+    assert list(examples) == shown["label"].tolist() == list(range(8))
+    assert shown["speaker"].nunique() == shown["text"].nunique() == 1
+
+
+def test_examples_fall_back_on_the_same_voice_and_then_on_another():
+    voice = [("b", "dogs", 0), ("b", "dogs", 1), ("b", "dogs", 2)]  # the voice and text with most emotions
+    clips = [("a", "kids", 0), *voice, ("a", "dogs", 3), ("b", "kids", 3), ("a", "kids", 4), ("a", "dogs", 4)]
+    table = pd.DataFrame(clips, columns=["speaker", "text", "label"], index=range(100, 108))
+    assert report.example_clips(table) == {0: 1, 1: 2, 2: 3, 3: 5, 4: 7}
+
+
+# ---------------------------------------------------------------------------------------------------
+# The card
+
+
+def test_the_front_matter_has_the_figures_of_metrics_json(run_folder):
+    card = ModelCard.load(run_folder / "README.md")
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    results = {result.metric_name: result for result in card.data.eval_results}
+    expected = {"UAR": "uar", "Accuracy": "accuracy", "Macro-F1": "macro_f1"}
+    assert {name: result.metric_value for name, result in results.items()} == {
+        name: metrics["test"][key] for name, key in expected.items()
+    }
+    assert card.data.model_name == "wav2vec2"
+    assert card.data.pipeline_tag == "audio-classification"
+    assert card.data.library_name == "transformers"
+    assert card.data.base_model == "facebook/wav2vec2-base-960h"
+    assert results["UAR"].dataset_name == "RAVDESS speech + TESS, holdout split"
+
+
+@pytest.mark.parametrize(
+    ("corpora", "license_id", "named"),
+    [
+        ("ravdess", "cc-by-nc-sa-4.0", False),
+        ("tess", "cc-by-nc-nd-4.0", False),
+        ("ravdess+tess", "other", True),
+        ("demo", "apache-2.0", False),
+    ],
+)
+def test_the_licence_follows_from_the_corpora(measured, card_of, corpora, license_id, named):
+    text = card_of(measured[corpora][0])
+    card = ModelCard(text)
+    assert card.data.license == license_id
+    assert bool(card.data.license_name) == named
+    assert (card.data.license_link or "").startswith("https://") == named
+    for corpus in corpora.split("+"):
+        assert CORPORA[corpus].license_url in card.text and CORPORA[corpus].citation in card.text
+    assert "mit" not in str(card.data.license).lower().split("-")
+    assert ("non-commercial" in card.text) == (corpora != "demo")
+
+
+def test_the_tables_show_what_was_measured(run_folder):
+    card = (run_folder / "README.md").read_text()
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    test, per_corpus = metrics["test"], metrics["test_per_corpus"]
+    assert f"(UAR) of **{percent(test['uar'])} %**" in card
+    assert "chance is 14.3 %" in card and "5 speakers that were never heard in training" in card
+    for title, scores in {"all": test, "RAVDESS speech": per_corpus["ravdess"]}.items():
+        low, high = scores["intervals"]["uar"]
+        cells = row_of(card, title)
+        assert cells[1:4] == [
+            str(scores["clips"]),
+            str(scores["speakers"]),
+            f"{percent(scores['uar'])} [{percent(low)}, {percent(high)}]",
+        ]
+        assert cells[5:] == [percent(scores["macro_f1"]), f"{scores['loss']:.3f}"]
+    assert row_of(card, "TESS")[3].endswith("(one speaker: no interval)")
+    for emotion, scores in test["per_emotion"].items():
+        figures = [percent(scores[name]) for name in ("recall", "precision", "f1")]
+        assert row_of(card, emotion) == [emotion, *figures, str(scores["support"])]
+    for split, rows in metrics["split"].items():
+        assert row_of(card, split)[1:3] == [str(rows["clips"]), str(rows["minutes"])]
+    assert row_of(card, "parameters")[1] == "94,571,153"
+    assert metrics["split_digest"] in card and "Seed 42" in card
+
+
+def test_every_figure_of_the_card_is_in_the_folder(run_folder):
+    card = (run_folder / "README.md").read_text()
+    shown = {line.split("](")[1].rstrip(")") for line in card.splitlines() if line.startswith("![")}
+    assert shown == {f"figures/{path.name}" for path in (run_folder / "figures").iterdir()}
+
+
+def test_the_card_is_sound_markdown(measured, card_of):
+    for metrics, _ in measured.values():
+        body = ModelCard(card_of(metrics)).text
+        assert body.lstrip().startswith("# ")
+        lines = body.splitlines()
+        for before, line in itertools.pairwise(lines):
+            assert not (line.startswith("|") and before and not before.startswith("|")), line
+            assert not (line.startswith("#") and before), line
+        for _, table in itertools.groupby(lines, lambda line: line.startswith("|")):
+            rows = [line for line in table if line.startswith("|")]
+            assert len({row.count("|") for row in rows}) <= 1, rows
+        prose = body.split("```")[::2]
+        assert not any(blank in text for text in prose for blank in ("None", " nan", "{{", "{%", "\n\n\n"))
+
+
+IN_TEMPLATE = [
+    "command",
+    "commit",
+    "duration_seconds",
+    "emotions",
+    "protocol_words",
+    "seed",
+    "split",
+    "split_digest",
+    "test_per_corpus",
+    "versions",
+    "corpora.0.unusable",
+    "corpora.0.identical",
+    "corpora.0.clips_expected",
+    "latency.p50_ms",
+    "latency.p95_ms",
+    "latency.real_time_factor",
+    "latency.device",
+    "model.description",
+    "model.starts_random",
+    "model.weights_mb",
+    "split.test.minutes",
+    "split.train.speakers",
+    "test.per_emotion.sad.f1",
+    "test.clips",
+    "training.description",
+    "training.device",
+]
+
+
+ELSEWHERE = [
+    "demo",
+    "protocol",
+    "model.library",
+    "model.base_model",
+    "model.parameters",
+    "test.uar",
+    "test_per_corpus.ravdess.loss",
+]
+
+
+def without(metrics: dict, path: str) -> dict:
+    metrics = copy.deepcopy(metrics)
+    *parents, last = path.split(".")
+    inner = metrics
+    for key in parents:
+        inner = inner[int(key) if key.isdigit() else key]
+    del inner[last]
+    return metrics
+
+
+@pytest.mark.parametrize("path", IN_TEMPLATE)
+def test_a_missing_number_is_an_error_and_not_a_blank(measured, card_of, tmp_path, path):
+    with pytest.raises(jinja2.UndefinedError, match=path.split(".")[-1]):
+        card_of(without(measured["ravdess"][0], path))
+    assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_so_is_a_missing_number_of_the_front_matter_and_the_filters(measured, card_of, tmp_path, path):
+    with pytest.raises((jinja2.UndefinedError, KeyError, TypeError)):
+        card_of(without(measured["ravdess"][0], path))
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_an_emotion_without_test_clips_has_a_dash_and_no_number(measured, card_of):
+    metrics = copy.deepcopy(measured["ravdess"][0])
+    metrics["test"]["per_emotion"]["calm"] = {"precision": None, "recall": None, "f1": None, "support": 0}
+    assert row_of(card_of(metrics), "calm") == ["calm", "–", "–", "–", "0"]
+
+
+def test_a_random_split_is_warned_of_right_after_the_title(card_of):
+    lines = ModelCard(card_of(measure_run("ravdess", protocol="random")[0])).text.strip().splitlines()
+    assert lines[0].startswith("# ")
+    assert any("Do not quote these figures" in line for line in lines[1:4])
+    assert not any("never heard in training" in line for line in lines)
+
+
+def test_a_random_start_is_warned_of_right_after_the_title(measured, card_of):
+    metrics = copy.deepcopy(measured["ravdess"][0])
+    metrics["model"]["starts_random"] = True
+    lines = ModelCard(card_of(metrics)).text.strip().splitlines()
+    assert any("not a model to use" in line for line in lines[1:4])
+
+
+def test_a_real_run_has_no_warning(measured, card_of):
+    assert not any(line.startswith(">") for line in card_of(measured["ravdess"][0]).splitlines())
+
+
+def test_the_demo_is_said_to_be_one_right_after_the_title(measured, card_of):
+    card = ModelCard(card_of(measured["demo"][0]))
+    assert any("Not a real model" in line for line in card.text.strip().splitlines()[1:4])
+    assert "synthetic-demo" in card.data.tags
+
+
+def test_what_was_missing_unusable_or_counted_once_is_named(card_of):
+    table = clip_table("ravdess").iloc[:-100]  # to begin with, a hundred clips are not there at all
+    table.loc[5, "problem"] = "empty file"
+    table.loc[9, "same_as"] = table.loc[8, "clip"]
+    metrics, _ = measure_run("ravdess", table=table)
+    card = card_of(metrics)
+    assert "1340 of its 1440 clips were there" in card
+    assert f"left out: {table.loc[5, 'clip']}: empty file" in card
+    assert f"byte-identical: {table.loc[9, 'clip']} = {table.loc[8, 'clip']}" in card
+    assert "1338 clips by" in card
+
+
+def test_whole_corpora_are_not_called_incomplete(run_folder):
+    card = (run_folder / "README.md").read_text()
+    assert "incomplete" not in card and "left out" not in card
+
+
+@pytest.mark.parametrize(
+    ("corpora", "said", "unsaid"),
+    [("ravdess", "RAVDESS has", "TESS has"), ("tess", "TESS has", "RAVDESS has")],
+)
+def test_the_limits_are_those_of_the_corpora(measured, card_of, corpora, said, unsaid):
+    card = card_of(measured[corpora][0])
+    assert said in card and unsaid not in card and "Acted speech" in card
+
+
+def test_the_card_runs_what_it_says(measured, card_of, tmp_path):
+    """Its command names a script of this kit, and its snippet is Python without this machine's paths."""
+    metrics = measured["ravdess"][0]
+    card = card_of(metrics)
+    assert (PROJECT_ROOT / metrics["script"]).is_file() and metrics["command"] in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    compile(snippet, "card", "exec")
+    assert str(tmp_path) not in snippet
+
+
+def test_the_split_digest_tells_splits_apart():
+    table = clip_table("ravdess")
+    emotions = CORPORA["ravdess"].emotions
+    holdout, random, other = (
+        split_digest(split_table(table, protocol, emotions, seed))
+        for protocol, seed in (("holdout", 0), ("random", 0), ("random", 1))
+    )
+    assert len({holdout, random, other}) == 3
+
+
+def test_a_checkpoint_of_another_runs_split_is_refused_too(tmp_path):
+    checkpoint = tmp_path / "other" / "checkpoints" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    write_json(checkpoint.parent / "run.json", IDENTITY | {"split_digest": "another"})
+    with pytest.raises(InputError, match="split_digest another"):
+        report.begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
+    write_json(checkpoint.parent / "run.json", IDENTITY)
+    assert report.begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
+
+
+def test_a_checkpoint_that_is_not_there_is_named_and_not_replaced_by_another(tmp_path):
+    with pytest.raises(InputError, match="checkpoint-33: expected true"):
+        report.begin_run(tmp_path / "run", str(tmp_path / "checkpoint-33"), IDENTITY)
+
+
+def test_an_output_dir_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        report.check_run_folder(tmp_path / "run", overwrite=True, resume=False)
+
+
+def test_a_project_folder_is_never_taken_for_a_run(tmp_path):
+    (tmp_path / "README.md").write_text("# A project")
+    for flags in ({"overwrite": True, "resume": False}, {"overwrite": False, "resume": True}):
+        with pytest.raises(InputError, match="holds no run"):
+            report.check_run_folder(tmp_path, **flags)
