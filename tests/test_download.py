@@ -381,7 +381,7 @@ def test_server_that_refuses_or_is_not_there_is_one_of_the_places_searched(serve
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/speech.zip"
         online["archives"] = {"ravdess": Archive(url, "speech.zip", 10, "md5:0")}
-        with pytest.raises(InputError, match=rf"(?s){url} \(.*refused.*--demo"):
+        with pytest.raises(InputError, match=rf"(?s){url} \(no connection.*--demo"):
             find_corpora(["ravdess"], **online)
 
 

@@ -66,7 +66,7 @@ def find_corpora(
             try:
                 clips = [] if offline else _fetch(corpus, archive, data, retry_waits)
             except requests.RequestException as error:
-                searched[-1] += f" ({error})"
+                searched[-1] += f" ({_reason(error)})"
         if not clips:
             raise InputError(_nothing_found(corpus, archive, searched, project_root))
         logger.info("%s: %d files from %s", corpus.title, len(clips), searched[-1])
@@ -176,7 +176,7 @@ def download(archive: Archive, path: Path, retry_waits: Sequence[float] = RETRY_
                 raise
             if answer is not None and (asked := answer.headers.get("Retry-After", "")).isdigit():
                 wait = min(int(asked), MAX_RETRY_AFTER)
-            logger.info("%s; going on from byte %d in %g s", error, _size(path), wait)
+            logger.info("%s; going on from byte %d in %g s", _reason(error), _size(path), wait)
             time.sleep(wait)
     with path.open("rb") as file:
         got = hashlib.file_digest(file, algorithm).hexdigest()
@@ -209,6 +209,15 @@ def _receive(url: str, path: Path, archive: Archive) -> None:
                 progress.update(len(chunk))
     if _size(path) < archive.num_bytes:
         raise requests.ConnectionError("the body ended too early")
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Return in a few words what `requests` says in paragraphs."""
+    if error.response is not None:
+        return f"the server answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer in time"
+    return "no connection, or one that was cut"
 
 
 def _size(path: Path) -> int:
