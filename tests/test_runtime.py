@@ -175,6 +175,8 @@ def start(body: str, **environment: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)} | environment,
+        # Where the tests run in the background, Ctrl-C is switched off for them and their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
