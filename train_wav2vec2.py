@@ -60,7 +60,7 @@ from utils.runtime import (
     refuse_arguments,
     run_script,
 )
-from utils.splits import PROTOCOL_WORDS, PROTOCOLS, describe_split, split_digest, split_table
+from utils.splits import PROTOCOL_WORDS, SINGLE_MODEL, describe_split, split_digest, split_table
 from utils.table import check_table, read_table
 from utils.trainer import EmotionTrainer
 
@@ -97,7 +97,7 @@ class DataArguments:
     protocol: str = field(
         default="holdout",
         metadata={"help": "holdout: test speakers unheard. random: clips at random, to show the leak.",
-                  "choices": PROTOCOLS},
+                  "choices": SINGLE_MODEL},
     )  # fmt: skip
     allow_partial: bool = field(
         default=False, metadata={"help": "Run although clips are missing or unusable; the card says so."}
@@ -175,6 +175,10 @@ class RunArguments(TrainingArguments):
     def __post_init__(self):
         if str(self.resume_from_checkpoint).lower() in ("", "false", "no", "0"):
             self.resume_from_checkpoint = None
+        if self.eval_strategy == "no":
+            raise InputError(
+                "--eval_strategy no: expected epoch or steps; the best model is chosen on validation clips"
+            )
         if self.precision == "auto" and not (self.bf16 or self.fp16 or self.use_cpu):
             if torch.cuda.is_available():
                 self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -209,10 +213,6 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
             raise InputError(f"--corpora: unknown corpus '{name}'; known: {' '.join(REAL_CORPORA)}")
     if data.max_length_seconds < MIN_SECONDS:
         raise InputError(f"--max_length_seconds {data.max_length_seconds}: expected at least {MIN_SECONDS}")
-    if run.eval_strategy == "no":
-        raise InputError(
-            "--eval_strategy no: the best epoch is chosen on validation; expected epoch or steps"
-        )
     if run.push_to_hub:
         raise InputError(
             "--push_to_hub: this script does not publish; when the run is done, "

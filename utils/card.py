@@ -12,6 +12,14 @@ from huggingface_hub import EvalResult, ModelCardData
 from utils.corpora import CORPORA
 from utils.runtime import PROJECT_ROOT, write_text
 
+FIGURES = {
+    "confusion_matrix.png": "Confusion matrix",
+    "per_emotion.png": "Scores per emotion",
+    "learning_curves.png": "Learning curves",
+    "importance.png": "What each group of features is worth",
+    "waveforms.png": "One clip per emotion",
+}
+
 _SCORES = (("uar", "recall", "UAR"), ("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro-F1"))
 
 
@@ -30,6 +38,7 @@ def write_card(folder: Path, template: Path = PROJECT_ROOT / "model_card.md") ->
         corpus_names=[corpus["name"] for corpus in run["corpora"]],
         license_words=_license(run)[1],
         scores_row=_scores_row,
+        figures={file: text for file, text in FIGURES.items() if (folder / "figures" / file).exists()},
     )
     write_text(folder / "README.md", card)
 

@@ -25,7 +25,8 @@ class Archive:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Facts about one corpus. `validation_speakers` and `test_speakers` are those of `holdout`."""
+    """Facts about one corpus. `validation_speakers` and `test_speakers` are those of `holdout`; `folds`
+    are the speakers that each fold tests."""
 
     name: str
     title: str
@@ -39,6 +40,7 @@ class Corpus:
     homepage: str
     validation_speakers: tuple[str, ...]
     test_speakers: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]
     archive: Archive | None = None
     kaggle: str | None = None
     hub_id: str | None = None
@@ -73,6 +75,19 @@ _RAVDESS_COMMON = {
     "homepage": "https://zenodo.org/records/1188976",
     "validation_speakers": _actors("ravdess", range(19, 21)),
     "test_speakers": _actors("ravdess", range(21, 25)),
+    # The folds of EmoBox (Ma et al. 2024, "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition
+    # Toolkit and Benchmark"), on which others publish.
+    "folds": tuple(
+        _actors("ravdess", numbers)
+        for numbers in (
+            (1, 11, 20, 21),
+            (4, 10, 12, 14),
+            (8, 9, 19, 23),
+            (3, 5, 7, 24),
+            (2, 15, 16, 18),
+            (6, 13, 17, 22),
+        )
+    ),
 }
 
 CORPORA = {
@@ -125,6 +140,7 @@ CORPORA = {
             # Two speakers only: validation is a fifth of the training speaker's words (see splits).
             validation_speakers=(),
             test_speakers=("tess-YAF",),
+            folds=(("tess-YAF",), ("tess-OAF",)),
             archive=Archive(
                 url="https://huggingface.co/datasets/myleslinder/tess/resolve/main/tess.zip",
                 filename="tess.zip",
@@ -147,6 +163,7 @@ CORPORA = {
             homepage="",
             validation_speakers=_actors("demo", (11, 12)),
             test_speakers=_actors("demo", (13, 14, 15, 16)),
+            folds=tuple(_actors("demo", range(first, first + 4)) for first in (1, 5, 9, 13)),
         ),
     )
 }

@@ -21,7 +21,7 @@ from utils.runtime import (
     write_json,
     write_text,
 )
-from utils.splits import PROTOCOL_WORDS, describe_split, split_digest
+from utils.splits import PROTOCOL_WORDS, describe_split, split_digest, text_digest
 
 
 def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
@@ -153,6 +153,7 @@ def describe_run(
     protocol: str,
     predictions: dict[str, pd.DataFrame],
     packages: Sequence[str],
+    folds: dict[str, pd.DataFrame] | None = None,
 ) -> dict:
     """Return what metrics.json says of every run, whichever script it was.
 
@@ -164,8 +165,14 @@ def describe_run(
         protocol: how the clips were split.
         predictions: `validation` and `test`, each a `prediction_table`.
         packages: whose versions to note.
+        folds: the fold tables of `splits.split_folds`, where the test predictions are those of the
+            folds' models; `table` is then the split of the model that is saved.
     """
     test = predictions["test"]
+    fold_scores = {
+        name: score_predictions(rows, emotions) for name, rows in test.groupby("fold", sort=False) if folds
+    }
+    digests = [split_digest(fold) for fold in (folds or {"": table}).values()]
     return {
         "script": script,
         "command": published_command(f"python {script}", command_line),
@@ -176,7 +183,13 @@ def describe_run(
         "protocol": protocol,
         "protocol_words": PROTOCOL_WORDS[protocol],
         "split": describe_split(table),
-        "split_digest": split_digest(table),
+        "split_digest": digests[0] if len(digests) == 1 else text_digest(digests),
+        "folds": [
+            {"fold": name, "speakers": sorted(rows["speaker"].unique())}
+            | {key: fold_scores[name][key] for key in ("clips", "uar", "accuracy", "macro_f1")}
+            for name, rows in test.groupby("fold", sort=False)
+            if folds
+        ],
         "validation": score_predictions(predictions["validation"], emotions),
         "test": score_predictions(test, emotions),
         "test_per_corpus": {
@@ -219,7 +232,7 @@ def write_report(
         folder: the run's folder.
         metrics: plain JSON data with `emotions` and `test`.
         predictions: a `prediction_table`.
-        history: log entries with `epoch` and any of `loss`, `eval_loss`, `eval_uar`.
+        history: log entries with `epoch` and any of `loss`, `eval_loss`, `eval_uar`; none, no curves.
         examples: emotion -> waveform, to be drawn.
         sampling_rate: of the examples, in Hz.
     """
@@ -235,7 +248,8 @@ def write_report(
         plots.plot_per_emotion(test["per_emotion"], f"Per emotion, test clips, {uar}"),
         figures / "per_emotion.png",
     )
-    plots.save(plots.plot_learning_curves(history), figures / "learning_curves.png")
+    if history:
+        plots.save(plots.plot_learning_curves(history), figures / "learning_curves.png")
     plots.save(
         plots.plot_waveforms(examples, sampling_rate, "One test clip per emotion"), figures / "waveforms.png"
     )

@@ -5,6 +5,7 @@ show what that does to a figure.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,16 +14,30 @@ from utils.corpora import CORPORA
 from utils.runtime import InputError, logger
 
 SPLITS = ("train", "validation", "test")
-PROTOCOLS = ("holdout", "random")
 
 PROTOCOL_WORDS = {
     "holdout": "speaker-independent hold-out: no test speaker was heard in training or validation",
+    "folds": "speaker-independent folds: each clip was tested by a model that had not heard its speaker",
+    "loso": "leave one speaker out: each clip was tested by a model that had not heard its speaker",
+    "cross-corpus": "across corpora: each clip was tested by a model that had not heard its corpus",
     "random": "random split over clips: the test speakers were heard in training",
 }
+PROTOCOLS = tuple(PROTOCOL_WORDS)
+SINGLE_MODEL = ("holdout", "random")
+"""Protocols that test one model; the others test one per fold."""
+
+
+def select_emotions(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
+    """Return the clips of `emotions`; say how many others there were."""
+    used = table["emotion"].isin(emotions)
+    if not used.all():
+        others = ", ".join(sorted(table["emotion"][~used].unique()))
+        logger.info("Left out: %d clips of other emotions (%s)", (~used).sum(), others)
+    return table[used].copy()
 
 
 def split_table(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0) -> pd.DataFrame:
-    """Keep the clips of `emotions` and give each a `split`.
+    """Keep the clips of `emotions` and give each a `split`, for the protocols with a single model.
 
     Args:
         table: columns `corpus`, `clip`, `speaker`, `emotion`, `text`.
@@ -33,30 +48,81 @@ def split_table(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], s
     Raises:
         InputError: a split is empty, or an emotion is missing from training.
     """
-    used = table["emotion"].isin(emotions)
-    if not used.all():
-        others = ", ".join(sorted(table["emotion"][~used].unique()))
-        logger.info("Left out: %d clips of other emotions (%s)", (~used).sum(), others)
-    table = table[used].copy()
+    table = select_emotions(table, emotions)
     if protocol == "holdout":
-        table["split"] = _holdout(table)
+        test = {speaker for name in table["corpus"].unique() for speaker in CORPORA[name].test_speakers}
+        table["split"] = _by_speaker(table, test)
     elif protocol == "random":
         table["split"] = _random(table, seed)
     else:
-        raise InputError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, got '{protocol}'")
+        raise InputError(f"--protocol: expected one of {', '.join(SINGLE_MODEL)}, got '{protocol}'")
     check_split(table, protocol, emotions)
     return table
 
 
-def _holdout(table: pd.DataFrame) -> pd.Series:
+def split_folds(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """Keep the clips of `emotions` and split them once per fold; each clip is in one fold's test split.
+
+    Args:
+        table: as for `split_table`.
+        protocol: `folds` takes the corpus' own speaker folds (RAVDESS: those of EmoBox, Ma et al. 2024;
+            TESS: each speaker in turn), validated on the next fold; `loso` tests each speaker and
+            validates on the next two; `cross-corpus` tests each corpus with a model of the others.
+
+    Returns:
+        fold name -> table with `split`.
+    """
+    table = select_emotions(table, emotions)
+    names = list(table["corpus"].unique())
+    plan = {}
+    if protocol == "cross-corpus":
+        if len(names) < 2:
+            raise InputError(
+                f"--protocol cross-corpus: expected at least two --corpora, got {' '.join(names)}"
+            )
+        for name in names:
+            plan[f"to {name}"] = set(table["speaker"][table["corpus"] == name]), None
+    elif protocol == "folds":
+        if len(names) > 1:
+            raise InputError(
+                f"--protocol folds: expected one of the --corpora at a time, got {' '.join(names)}"
+            )
+        folds = CORPORA[names[0]].folds
+        for number, fold in enumerate(folds):
+            validation = set(folds[(number + 1) % len(folds)]) if len(folds) > 2 else None
+            plan[f"fold {number + 1}"] = set(fold), validation
+    elif protocol == "loso":
+        speakers = sorted(table["speaker"].unique())
+        for number, speaker in enumerate(speakers):
+            following = {speakers[(number + step) % len(speakers)] for step in (1, 2)}
+            plan[speaker] = {speaker}, following if len(speakers) > 3 else None
+    else:
+        raise InputError(f"--protocol: expected folds, loso or cross-corpus, got '{protocol}'")
+    tables = {}
+    for fold, (test, validation) in plan.items():
+        tables[fold] = table.assign(split=_by_speaker(table, test, validation))
+        check_split(tables[fold], protocol, emotions)
+    return tables
+
+
+def split_final(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
+    """Return the split of the model that is published beside scores of folds: nobody is tested, all but
+    the validation speakers of `corpora` train."""
+    table = select_emotions(table, emotions)
+    return table.assign(split=_by_speaker(table, test=set()))
+
+
+def _by_speaker(table: pd.DataFrame, test: set[str], validation: set[str] | None = None) -> pd.Series:
+    """Split by speaker; without `validation`, by the validation speakers of `corpora`, and where a corpus
+    has none to spare (TESS) by words: its training speakers validate on every fifth of them."""
     split = pd.Series("train", index=table.index)
     for name in table["corpus"].unique():
         corpus, rows = CORPORA[name], table["corpus"] == name
-        split[rows & table["speaker"].isin(corpus.validation_speakers)] = "validation"
-        split[rows & table["speaker"].isin(corpus.test_speakers)] = "test"
-        if not corpus.validation_speakers:
-            # TESS has no speaker to spare: its training speaker validates on every fifth of her words.
-            spoken = rows & (split == "train")
+        chosen = corpus.validation_speakers if validation is None else validation
+        split[rows & table["speaker"].isin(chosen)] = "validation"
+        split[rows & table["speaker"].isin(test)] = "test"
+        spoken = rows & (split == "train")
+        if not len(chosen) and spoken.any():
             held_out = sorted(table["text"][spoken].unique())[::5]
             split[spoken & table["text"].isin(held_out)] = "validation"
     return split
@@ -112,11 +178,16 @@ def split_digest(table: pd.DataFrame) -> str:
     """
     columns = ["corpus", "clip", "emotion", "split"]
     rows = sorted("\t".join(row) for row in table[columns].itertuples(index=False))
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+    return text_digest(rows)
+
+
+def text_digest(lines: Sequence[str]) -> str:
+    """Return the SHA-256 of some lines, as 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def describe_split(table: pd.DataFrame) -> dict[str, dict]:
-    """Return per split: `clips`, `speakers` (sorted ids), `clips_per_emotion` and `minutes`."""
+    """Return per split that has clips: `clips`, `speakers` (sorted ids), `clips_per_emotion`, `minutes`."""
     return {
         split: {
             "clips": len(rows),
@@ -126,4 +197,5 @@ def describe_split(table: pd.DataFrame) -> dict[str, dict]:
         }
         for split in SPLITS
         for rows in [table[table["split"] == split]]
+        if len(rows)
     }
