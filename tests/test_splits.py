@@ -12,7 +12,15 @@ from test_labels_and_corpora import WHOLE_CORPORA, WORDS
 from utils.corpora import CORPORA, parse_clip
 from utils.labels import EMOTIONS, choose_emotions
 from utils.runtime import InputError
-from utils.splits import SPLITS, check_split, describe_split, split_digest, split_table
+from utils.splits import (
+    SPLITS,
+    check_split,
+    describe_split,
+    split_digest,
+    split_final,
+    split_folds,
+    split_table,
+)
 
 
 def table_of(*corpora: str) -> pd.DataFrame:
@@ -212,3 +220,62 @@ def test_the_description_counts_what_is_there(ravdess):
         "clips_per_emotion": {emotion: 16 if emotion == "neutral" else 32 for emotion in EMOTIONS},
     }
     assert sum(split["clips"] for split in description.values()) == 1440
+
+
+# ---------------------------------------------------------------------------------------------------
+# A model per fold
+
+
+@pytest.mark.parametrize(
+    ("protocol", "corpora", "num_folds"),
+    [
+        ("folds", ("ravdess",), 6),
+        ("folds", ("ravdess_song",), 6),
+        ("folds", ("tess",), 2),
+        ("loso", ("ravdess",), 24),
+        ("loso", ("ravdess", "ravdess_song"), 24),
+        ("loso", ("tess",), 2),
+        ("cross-corpus", ("ravdess", "tess"), 2),
+    ],
+)
+def test_each_clip_is_tested_once_by_a_model_that_has_not_heard_its_speaker(protocol, corpora, num_folds):
+    table = table_of(*corpora)
+    emotions = common_emotions(*corpora)
+    folds = split_folds(table, protocol, emotions)
+    assert len(folds) == num_folds
+    for fold in folds.values():
+        assert not (speakers(fold, "train") | speakers(fold, "validation")) & speakers(fold, "test")
+        assert set(fold["split"]) == set(SPLITS)
+    tested = pd.concat([fold[fold["split"] == "test"] for fold in folds.values()])
+    assert sorted(tested.index) == list(table.index[table["emotion"].isin(emotions)])
+
+
+def test_the_folds_of_ravdess_are_the_published_ones_and_validate_on_the_next():
+    folds = list(split_folds(table_of("ravdess"), "folds", EMOTIONS).values())
+    assert speakers(folds[0], "test") == actors(1, 11, 20, 21)
+    assert speakers(folds[0], "validation") == speakers(folds[1], "test") == actors(4, 10, 12, 14)
+    assert speakers(folds[5], "test") == actors(6, 13, 17, 22)
+    assert speakers(folds[5], "validation") == actors(1, 11, 20, 21)
+
+
+def test_across_corpora_nothing_of_the_tested_corpus_is_learnt():
+    folds = split_folds(table_of("ravdess", "tess"), "cross-corpus", common_emotions("ravdess", "tess"))
+    for name, fold in zip(("ravdess", "tess"), folds.values(), strict=True):
+        assert set(fold["corpus"][fold["split"] == "test"]) == {name}
+        assert name not in set(fold["corpus"][fold["split"] != "test"])
+
+
+def test_the_model_that_is_saved_beside_folds_trains_on_all_but_the_validation_speakers():
+    final = split_final(table_of("ravdess"), EMOTIONS)
+    assert speakers(final, "validation") == actors(19, 20)
+    assert speakers(final, "train") == actors(*range(1, 25)) - actors(19, 20)
+    assert not speakers(final, "test")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "corpora", "message"),
+    [("folds", ("ravdess", "tess"), "one of the --corpora"), ("cross-corpus", ("tess",), "at least two")],
+)
+def test_protocols_that_do_not_suit_the_corpora_are_refused(protocol, corpora, message):
+    with pytest.raises(InputError, match=message):
+        split_folds(table_of(*corpora), protocol, common_emotions(*corpora))

@@ -230,3 +230,21 @@ def _draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
     axes.set_yticks(librosa.hz_to_mel(ticks), map(str, ticks))
     axes.set(ylabel="Frequency\n(Hz)")
     return image
+
+
+@_STYLE
+def plot_importance(losses: dict[str, float]) -> Figure:
+    """Draw permutation importance.
+
+    Args:
+        losses: feature group -> UAR lost when it is shuffled, in 0..1.
+    """
+    groups = sorted(losses, key=losses.get)
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.35 * len(groups)))
+    axes = figure.subplots()
+    axes.barh(groups, [100 * losses[group] for group in groups], color=BLUE)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_xlabel("UAR lost when the group is shuffled (points)")
+    axes.set_ylabel("Feature group")
+    axes.set_title("What each group of features is worth")
+    return figure
