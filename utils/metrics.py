@@ -83,12 +83,15 @@ def score(
     return scores | {"clips": len(references), "speakers": len(set(speakers))}
 
 
+NUM_RESAMPLES = 9_999
+
+
 def speaker_intervals(
     references: Sequence[int],
     predictions: Sequence[int],
     speakers: Sequence[str],
     num_labels: int,
-    num_resamples: int = 9_999,
+    num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, list[float] | None]:
     """Return 95 % percentile-bootstrap intervals `[low, high]` of accuracy and UAR over speakers.
@@ -97,9 +100,35 @@ def speaker_intervals(
     Welsh 2007, "Bootstrapping clustered data"). With fewer than two speakers there is nothing to
     resample: None. With a handful the interval is rough, and rather too narrow than too wide.
     """
-    names, speaker_ids = np.unique(np.asarray(speakers), return_inverse=True)
-    if len(names) < 2:
+    if len(set(speakers)) < 2:
         return {"accuracy": None, "uar": None}
+    resampled = _resample(references, predictions, speakers, num_labels, num_resamples, seed)
+    return {name: _interval(values) for name, values in resampled.items()}
+
+
+def uar_difference(
+    references: Sequence[int],
+    predictions: Sequence[int],
+    other_predictions: Sequence[int],
+    speakers: Sequence[str],
+    num_labels: int,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> list[float] | None:
+    """Return the 95 % interval over speakers of UAR(predictions) - UAR(other_predictions), on the same
+    clips and in each resample on the same speakers; None with fewer than two speakers."""
+    if len(set(speakers)) < 2:
+        return None
+    first, second = (
+        _resample(references, each, speakers, num_labels, num_resamples, seed)["uar"]
+        for each in (predictions, other_predictions)
+    )
+    return _interval(first - second)
+
+
+def _resample(references, predictions, speakers, num_labels, num_resamples, seed) -> dict[str, np.ndarray]:
+    """Return accuracy and UAR, each (num_resamples,), of bootstrap samples of whole speakers."""
+    names, speaker_ids = np.unique(np.asarray(speakers), return_inverse=True)
     confusion = np.zeros((len(names), num_labels, num_labels), dtype=np.int64)
     np.add.at(confusion, (speaker_ids, np.asarray(references), np.asarray(predictions)), 1)
     draws = np.random.default_rng(seed).integers(len(names), size=(num_resamples, len(names)))
@@ -110,8 +139,11 @@ def speaker_intervals(
     hits = counts @ confusion.diagonal(axis1=1, axis2=2)
     with np.errstate(invalid="ignore"):
         recall = hits / support  # NaN where a resample has no clip of an emotion
-    resampled = {"accuracy": hits.sum(axis=1) / support.sum(axis=1), "uar": np.nanmean(recall, axis=1)}
-    return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in resampled.items()}
+    return {"accuracy": hits.sum(axis=1) / support.sum(axis=1), "uar": np.nanmean(recall, axis=1)}
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    return np.percentile(values, [2.5, 97.5]).tolist()
 
 
 def measure_latency(

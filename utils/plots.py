@@ -248,3 +248,29 @@ def plot_importance(losses: dict[str, float]) -> Figure:
     axes.set_ylabel("Feature group")
     axes.set_title("What each group of features is worth")
     return figure
+
+
+@_STYLE
+def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
+    """Draw the UAR of several runs with their intervals.
+
+    Args:
+        scores: run name -> `metrics.score`.
+        num_emotions: for the chance line.
+    """
+    names = sorted(scores, key=lambda name: scores[name]["uar"])
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.45 * len(names)))
+    axes = figure.subplots()
+    for row, name in enumerate(names):
+        uar, interval = scores[name]["uar"], scores[name]["intervals"]["uar"]
+        axes.barh(row, 100 * uar, color=BLUE, height=0.6)
+        if interval:
+            axes.plot([100 * bound for bound in interval], [row, row], color="black", linewidth=1.5)
+        axes.text(1, row, f"{100 * uar:.1f} %", color="white", va="center")
+    axes.axvline(100 / num_emotions, color=GREY, linestyle="--", label=f"Chance ({100 / num_emotions:.1f} %)")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("UAR (%), line: 95 % interval over speakers")
+    axes.set_ylabel("Run")
+    axes.legend(loc="lower right")
+    return figure

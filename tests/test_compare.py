@@ -1,0 +1,146 @@
+"""Runs side by side: the table, the tests, the ensemble, the leak, and what is refused.
+
+Run: python -m pytest tests/test_compare.py
+"""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT
+from sklearn.metrics import balanced_accuracy_score
+from statsmodels.stats.contingency_tables import mcnemar
+
+from utils.compare import (
+    check_comparable,
+    ensemble,
+    leaks,
+    paired_tests,
+    read_run,
+    results_table,
+    update_between_markers,
+)
+from utils.report import score_predictions
+from utils.runtime import InputError
+
+EMOTIONS = ["sad", "angry", "happy"]
+
+
+def write_run(folder: Path, skill: float, seed: int, **changes) -> Path:
+    """A run of 90 clips by six speakers whose probabilities lean to the truth by `skill`."""
+    generator = np.random.default_rng(seed)
+    truth = np.tile(np.arange(3), 30)
+    probabilities = generator.dirichlet(np.ones(3), 90) + skill * np.eye(3)[truth]
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predictions = pd.DataFrame(
+        {
+            "clip": [f"clip-{number:02d}" for number in range(90)],
+            "corpus": "ravdess",
+            "speaker": [f"ravdess-{number // 15:02d}" for number in range(90)],
+            "fold": "holdout",
+            "emotion": np.asarray(EMOTIONS)[truth],
+            "predicted": np.asarray(EMOTIONS)[probabilities.argmax(axis=1)],
+        }
+        | {f"p_{emotion}": probabilities[:, label] for label, emotion in enumerate(EMOTIONS)}
+    )
+    metrics = {
+        "script": "train_baselines.py",
+        "emotions": EMOTIONS,
+        "protocol": "folds",
+        "split_digest": "abc",
+        "corpora": [{"name": "ravdess"}],
+        "model": {"description": "a model", "feature_set": "full", "weights_mb": 1.5},
+        "training": {"seconds": 12.0},
+        "latency": {"p50_ms": 3.0},
+        "test": score_predictions(predictions, EMOTIONS),
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics | changes))
+    # Rows may stand in any order: clips are matched by name.
+    predictions.sample(frac=1, random_state=seed).to_csv(folder / "predictions.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        read_run(write_run(tmp_path / "runs" / name, skill, seed))
+        for seed, (name, skill) in enumerate({"weak": 0.1, "strong": 0.8, "fair": 0.3}.items())
+    ]
+
+
+def test_the_table_has_the_best_run_first_and_the_ensemble_last(runs):
+    table = results_table(runs)
+    assert table["run"].tolist() == ["strong", "fair", "weak", "mean of all"]
+    strong = runs[1].metrics["test"]
+    assert table["UAR %"].iloc[0] == round(100 * strong["uar"], 1)
+    low, high = (100 * bound for bound in strong["intervals"]["uar"])
+    assert table["95 % interval"].iloc[0] == f"{low:.1f} to {high:.1f}"
+
+
+def test_the_ensemble_is_the_mean_of_the_probabilities(runs):
+    rows = ensemble(runs)
+    mean = np.mean([run.predictions.filter(regex="^p_").to_numpy() for run in runs], axis=0)
+    np.testing.assert_allclose(rows.filter(regex="^p_").to_numpy(), mean)
+    predicted = np.asarray(EMOTIONS)[mean.argmax(axis=1)]
+    shown = results_table(runs)["UAR %"].iloc[-1]
+    assert shown == round(100 * balanced_accuracy_score(rows["emotion"], predicted), 1)
+
+
+def test_pairs_are_tested_on_the_same_clips_and_corrected_for_their_number(runs):
+    tests = paired_tests(runs).set_index("pair")
+    assert len(tests) == 3
+    weak, strong = (run.predictions["predicted"] == run.predictions["emotion"] for run in runs[:2])
+    table = pd.crosstab(weak, strong)
+    assert tests.loc["weak - strong", "McNemar p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert tests.loc["weak - strong", "Holm p"] == pytest.approx(3 * tests["McNemar p"].min())
+    low, high = map(float, tests.loc["weak - strong", "95 % interval"].split(" to "))
+    assert low <= tests.loc["weak - strong", "UAR points"] <= high < 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"emotions": ["sad", "angry"]}, {"split_digest": "other"}, {"protocol": "holdout"}]
+)
+def test_runs_that_do_not_belong_together_are_refused_with_the_reason(runs, change):
+    other = copy.deepcopy(runs[0])
+    other.metrics.update(change)
+    with pytest.raises(InputError, match=str(next(iter(change.values()))[0])):
+        check_comparable([runs[1], other])
+
+
+def test_a_random_split_beside_folds_of_the_same_model_shows_the_leak(runs, tmp_path):
+    leaky = read_run(write_run(tmp_path / "runs" / "leaky", 0.9, 5, protocol="random", split_digest="x"))
+    [sentence] = leaks(runs[:1], [leaky])
+    points = 100 * (leaky.metrics["test"]["uar"] - runs[0].metrics["test"]["uar"])
+    assert f"{points:.1f} points are the split's" in sentence
+    leaky.metrics["model"]["description"] = "another model"
+    assert leaks(runs[:1], [leaky]) == []
+
+
+def test_the_command_writes_table_and_picture_and_fills_a_page(runs, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    folders = [str(tmp_path / "runs" / run.name) for run in runs]
+    options = ["--output_dir", str(tmp_path / "out"), "--update", str(page), "--marker", "results"]
+    command = [sys.executable, "-m", "utils.compare", *folders, *options]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "| strong |" in text and "old" not in text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv", "bars.png"}
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["run"].tolist()[-1] == "mean of all"
+
+
+def test_a_page_without_the_markers_and_a_folder_without_a_run_are_named(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing here")
+    with pytest.raises(InputError, match="has no markers <!-- results -->"):
+        update_between_markers(page, "results", "text")
+    with pytest.raises(InputError, match="expected the folder of a finished run"):
+        read_run(tmp_path)
