@@ -241,3 +241,24 @@ from matplotlib import pyplot
 assert pyplot.get_fignums() == []
 """
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=True)
+
+
+def test_importance_and_comparison_show_what_was_put_in(tmp_path):
+    losses = {"pitch": 0.12, "energy": 0.03, "mfcc": 0.3}
+    figure = plots.plot_importance(losses)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["energy", "pitch", "mfcc"]
+    assert [round(bar.get_width(), 6) for bar in axes.patches] == [3.0, 12.0, 30.0]
+    assert "points" in axes.get_xlabel()
+    plots.save(figure, tmp_path / "importance.png")
+
+    scores = {
+        "cnn": {"uar": 0.6, "intervals": {"uar": [0.5, 0.7]}},
+        "svm": {"uar": 0.55, "intervals": {"uar": None}},
+    }
+    figure = plots.plot_comparison(scores, 8)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["svm", "cnn"]
+    assert [text.get_text() for text in axes.texts] == ["55.0 %", "60.0 %"]
+    assert axes.lines[0].get_xdata() == pytest.approx([50, 70])  # the interval of the one that has one
+    plots.save(figure, tmp_path / "bars.png")

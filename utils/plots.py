@@ -272,5 +272,5 @@ def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xlabel("UAR (%), line: 95 % interval over speakers")
     axes.set_ylabel("Run")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
     return figure

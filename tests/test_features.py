@@ -1,0 +1,211 @@
+"""Functionals: names, hard clips, what must not matter (gain, silence around), what must, and the cache.
+
+Run: python -m pytest tests/test_features.py
+"""
+
+import librosa
+import numpy as np
+import pytest
+from datasets import Dataset, Features, List, Value
+from scipy.signal import lfilter
+
+from utils import features
+from utils.features import FEATURE_SETS, extract, extract_table, feature_groups, feature_names
+
+RATE = 16_000
+
+
+def voice(hertz=120.0, seconds=1.0, peak=0.3, seed=0, glide=0.0):
+    """A buzz with a falling spectrum, its pitch gliding by `glide` octaves, over a little noise."""
+    generator = np.random.default_rng(seed)
+    times = np.arange(round(seconds * RATE)) / RATE
+    phase = 2 * np.pi * np.cumsum(hertz * 2 ** (glide * (times / seconds - 0.5))) / RATE
+    buzz = sum(np.sin(k * phase) / k for k in range(1, int(3000 / hertz) + 1))
+    waveform = buzz / np.abs(buzz).max() + 0.003 * generator.standard_normal(len(times))
+    return (peak * (waveform - waveform.mean())).astype(np.float32)
+
+
+def noise(seconds=1.0, peak=0.3, seed=0):
+    waveform = np.random.default_rng(seed).uniform(-1, 1, round(seconds * RATE))
+    return (peak * (waveform - waveform.mean())).astype(np.float32)
+
+
+def named(waveform, feature_set="full"):
+    return dict(zip(feature_names(feature_set), extract(waveform, feature_set), strict=True))
+
+
+def semitones(hertz):
+    return 12 * np.log2(hertz / 100)
+
+
+CLICK = np.zeros(RATE, np.float32)
+CLICK[5000] = 0.5
+HARD = {
+    "noise": noise(),
+    "tone": np.sin(0.3 * np.arange(RATE), dtype=np.float32),
+    "tone-too-high-for-a-voice": np.sin(2.5 * np.arange(RATE), dtype=np.float32),
+    "square": np.sign(voice()),
+    "nearly-silent": noise(peak=1.1e-4),
+    "nearly-silent-voice": voice(peak=1.1e-4),
+    "quarter-second": voice(seconds=0.25),
+    "quarter-second-noise": noise(seconds=0.25),
+    "click": CLICK,
+    "click-at-the-end": np.roll(CLICK, RATE - 5001),
+    "click-on-an-offset": CLICK + np.float32(0.3),
+    "step": np.repeat([0.2, -0.2], RATE // 2).astype(np.float32),
+    "gap-of-digital-silence": np.concatenate([voice(seconds=0.3), np.zeros(RATE, np.float32), noise(0.3)]),
+    "louder-than-full-scale": 30 * voice(),
+    "long": noise(seconds=20),
+}
+
+
+@pytest.mark.parametrize("feature_set", FEATURE_SETS)
+@pytest.mark.parametrize("case", HARD)
+def test_every_clip_gives_finite_numbers_one_per_name(case, feature_set):
+    row = extract(HARD[case], feature_set)
+    assert row.dtype == np.float32
+    assert row.shape == (len(feature_names(feature_set)),)
+    assert np.isfinite(row).all()
+    assert np.abs(row).max() < 1e5
+
+
+def test_names_are_distinct_stable_and_grouped():
+    for feature_set in FEATURE_SETS:
+        names = feature_names(feature_set)
+        assert len(set(names)) == len(names)
+        assert list(feature_groups(feature_set)) == list(names)
+    assert len(feature_names("mfcc")) == 40 and set(feature_groups("mfcc").values()) == {"mfcc"}
+    groups = {"mfcc", "logmel", "pitch", "energy", "spectral", "voice", "formant", "modulation", "timing"}
+    assert set(feature_groups().values()) == groups | {"correlation"}
+    assert {"pitch.f0.voiced.p50", "mfcc.c0.all.mean", "timing.duration"} <= set(feature_names())
+
+
+@pytest.mark.parametrize("call", [lambda name: extract(voice(), name), feature_names, feature_groups])
+def test_an_unknown_set_is_refused(call):
+    with pytest.raises(ValueError, match="'mfccs' is none of full, mfcc"):
+        call("mfccs")
+
+
+def test_the_mfcc_set_is_what_notebooks_use():
+    expected = librosa.feature.mfcc(y=voice(), sr=RATE, n_mfcc=40).mean(axis=1)
+    assert np.abs(extract(voice(), "mfcc") - expected).max() < 1e-4
+
+
+def amid_silence(clip, before, after):
+    return np.concatenate([np.zeros(before, np.float32), clip, np.zeros(after, np.float32)])
+
+
+@pytest.mark.parametrize("clip", [voice(), noise(), voice(300, glide=0.5)], ids=["low", "noise", "glide"])
+def test_neither_gain_nor_offset_nor_silence_around_changes_the_full_set(clip):
+    clip = amid_silence(clip, 1000, 1000)
+    expected = extract(clip)
+    assert np.array_equal(extract(clip / 64), expected)
+    for other in (clip * np.float32(0.013), clip + np.float32(0.1), amid_silence(clip, 7000, 9000)):
+        np.testing.assert_allclose(extract(other), expected, rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("hertz", [85, 120, 220, 330, 500])
+def test_the_pitch_of_a_buzz_is_found(hertz):
+    row = named(voice(hertz))
+    assert row["timing.voiced_share"] > 0.95
+    for kind in ("mean", "p5", "p50", "p95"):
+        assert 100 * 2 ** (row[f"pitch.f0.voiced.{kind}"] / 12) == pytest.approx(hertz, rel=0.02)
+    assert row["pitch.f0.voiced.range"] < 0.2
+    assert row["voice.hnr.voiced.p50"] > 15
+
+
+@pytest.mark.parametrize("octaves", [1, -1])
+def test_a_glide_has_the_slope_and_range_that_it_was_given(octaves):
+    row = named(voice(200, glide=octaves))
+    assert row["pitch.f0.voiced.mean"] == pytest.approx(semitones(200), abs=0.2)
+    assert row["pitch.f0.voiced.range"] == pytest.approx(0.9 * 12, rel=0.05)  # 5th to 95th percentile
+    assert row["pitch.f0.voiced.slope"] == pytest.approx(6 * octaves, rel=0.05)  # per half clip
+
+
+def test_defaults_where_nothing_is_voiced():
+    row = named(noise())
+    assert row["timing.voiced_share"] == 0
+    assert row["pitch.f0.all.mean"] == 0 and row["pitch.f0.all.std"] == 0
+    assert all(value == 0 for name, value in row.items() if ".voiced." in name)
+    assert all(value == 0 for name, value in row.items() if name.startswith(("timing.stretch", "timing.gap")))
+
+
+def test_voice_gap_voice_is_timed():
+    clip = np.concatenate([voice(seconds=0.5), noise(seconds=0.3, peak=0.001), voice(seconds=0.7)])
+    row = named(clip)
+    assert row["timing.duration"] == pytest.approx(1.5, abs=0.06)
+    assert row["timing.gap_max"] == pytest.approx(0.3, abs=0.06)
+    assert row["timing.stretch_max"] == pytest.approx(0.7, abs=0.06)
+    assert row["timing.voiced_rate"] == pytest.approx(2 / 1.5, rel=0.05)
+
+
+def test_formants_of_a_filtered_buzz_are_found():
+    clip = voice(100)
+    for hertz in (700, 1200, 2600):
+        radius = np.exp(-np.pi * 80 / RATE)
+        clip = lfilter([1], [1, -2 * radius * np.cos(2 * np.pi * hertz / RATE), radius**2], clip)
+    row = named(clip.astype(np.float32))
+    for k, hertz in enumerate((700, 1200, 2600), start=1):
+        assert row[f"formant.f{k}.voiced.p50"] == pytest.approx(hertz, rel=0.08)
+
+
+@pytest.fixture
+def clips():
+    """Five clips of different lengths; the third could not be decoded."""
+    return [voice(100), noise(0.4), np.zeros(0, np.float32), voice(250, 0.6), voice(180, 0.25)]
+
+
+def as_dataset(clips):
+    columns = {"waveform": clips, "problem": ["" if len(clip) else "empty file" for clip in clips]}
+    return Dataset.from_dict(
+        columns, features=Features({"waveform": List(Value("float32")), "problem": Value("string")})
+    )
+
+
+DIGESTS = [f"{k}" * 64 for k in range(5)]
+
+
+def test_a_table_in_other_processes_is_what_extract_gives_here(clips, tmp_path):
+    for feature_set in FEATURE_SETS:
+        table = extract_table(as_dataset(clips), DIGESTS, tmp_path / "new" / "cache", feature_set)
+        assert table.dtype == np.float32 and table.shape == (5, len(feature_names(feature_set)))
+        assert not table[2].any()
+        for row, clip in zip(table, clips, strict=True):
+            if len(clip):
+                np.testing.assert_allclose(row, extract(clip, feature_set), rtol=1e-4, atol=1e-4)
+    names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "new" / "cache").iterdir())
+    assert names == ["features-full", "features-mfcc"]  # nothing half-written is left
+
+
+def test_more_clips_than_a_worker_takes_at_once_stay_in_order(tmp_path):
+    clips = [voice(100 + 5 * k, seconds=0.25) for k in range(40)]
+    table = extract_table(as_dataset(clips), [str(k) for k in range(40)], tmp_path)
+    assert table.shape == (40, len(feature_names()))
+    pitches = table[:, feature_names().index("pitch.f0.voiced.p50")]
+    np.testing.assert_allclose(pitches, semitones(100 + 5 * np.arange(40)), atol=0.2)
+
+
+def test_the_second_call_reads_the_cache_and_goes_by_digests_set_and_version(clips, tmp_path, monkeypatch):
+    first = extract_table(as_dataset(clips), DIGESTS, tmp_path)
+    others = as_dataset([np.zeros(0, np.float32)] * 5)
+    assert np.array_equal(extract_table(others, DIGESTS, tmp_path), first)
+    assert not extract_table(others, DIGESTS[::-1], tmp_path).any()
+    assert not extract_table(others, DIGESTS, tmp_path, "mfcc").any()
+    monkeypatch.setattr(features, "_CACHE_VERSION", 0)
+    assert not extract_table(others, DIGESTS, tmp_path).any()
+
+
+def test_no_clips_and_wrong_digests(tmp_path):
+    assert extract_table(as_dataset([]), [], tmp_path).shape == (0, len(feature_names()))
+    with pytest.raises(ValueError, match="5 waveforms but 4 digests"):
+        extract_table(as_dataset([voice()] * 5), DIGESTS[:4], tmp_path)
+
+
+def test_a_failure_leaves_no_cache_entry(clips, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        extract_table(as_dataset(clips), DIGESTS, tmp_path, "mfcc")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,114 @@
+"""The classical baselines, as a user runs them.
+
+Run: python -m pytest tests/test_train_baselines.py
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import PROJECT
+
+import train_baselines
+from utils.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def train(folder: Path, cache: Path, *options: str) -> str:
+    command = [
+        sys.executable,
+        "train_baselines.py",
+        *options,
+        f"--output_dir={folder}",
+        f"--cache_dir={cache}",
+    ]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo_runs(tmp_path_factory, cache) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "baselines"
+    assert "not real results" in train(folder, cache, "--demo")
+    return folder
+
+
+@pytest.mark.parametrize("name", train_baselines.MODELS)
+def test_each_baseline_learns_and_leaves_a_whole_run(demo_runs, name):
+    folder = demo_runs / name
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "README.md", "metrics.json", "predictions.csv", "model.skops",
+        "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/importance.png",
+        "figures/waveforms.png",
+    }  # fmt: skip
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    assert test["clips"] == 120 and test["intervals"]["uar"][0] > 2 / 8
+    assert "**Not a real model.**" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["svm_rbf", "rf"])
+def test_the_cards_snippet_gives_the_reports_probabilities(demo_runs, name, tmp_path):
+    folder = demo_runs / name
+    snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL).group(1)
+    row = pd.read_csv(folder / "predictions.csv").iloc[17]
+    shutil.copytree(folder, tmp_path / "runs" / name)
+    shutil.copytree(PROJECT / "utils", tmp_path / "utils")
+    clip = PROJECT / "data" / "demo" / f"Actor_{row['clip'][-2:]}" / f"{row['clip']}.wav"
+    shutil.copy(clip, tmp_path / "speech.wav")
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = dict(line.split() for line in done.stdout.splitlines())
+    assert len(answers) == 8
+    for emotion, probability in answers.items():
+        assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
+
+
+def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp_path, cache):
+    train(tmp_path, cache, "--demo", "--models", "lr", "--features", "mfcc", "--protocol", "folds")
+    metrics = json.loads((tmp_path / "lr" / "metrics.json").read_text())
+    predictions = pd.read_csv(tmp_path / "lr" / "predictions.csv")
+    assert len(predictions) == 480 and predictions["clip"].is_unique
+    assert predictions.groupby("speaker")["fold"].nunique().max() == 1
+    assert [fold["clips"] for fold in metrics["folds"]] == [120] * 4
+    # The saved model trains on all but the validation speakers, and the card says so.
+    assert metrics["split"]["train"]["clips"] == 420 and "test" not in metrics["split"]
+    assert "models, one per fold" in (tmp_path / "lr" / "README.md").read_text()
+
+
+def test_the_same_command_gives_the_same_predictions(demo_runs, tmp_path, cache):
+    train(tmp_path, cache, "--demo", "--models", "rf")
+    assert (tmp_path / "rf" / "predictions.csv").read_text() == (
+        demo_runs / "rf" / "predictions.csv"
+    ).read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--corpora=ravdes"], "ravdes"),
+        (["--models=perceptron"], "perceptron"),
+        (["--demo", "--protocol=cross-corpus"], "at least two --corpora"),
+        (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
+    ],
+)
+def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_baselines.py", *options, f"--output_dir={tmp_path}"])
+    with pytest.raises(InputError, match=expected):
+        train_baselines.main()
+
+
+def test_a_finished_run_is_not_replaced_unless_asked(demo_runs, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_baselines.py", "--demo", f"--output_dir={demo_runs}"])
+    with pytest.raises(InputError, match="--overwrite"):
+        train_baselines.main()
