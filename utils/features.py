@@ -113,7 +113,13 @@ def extract_table(
             described.append(part)
             progress.update(len(part))
     table = np.concatenate(described)
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    _save(path, table)
+    return table
+
+
+def _save(path: Path, table: np.ndarray) -> None:
+    """Write a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -121,7 +127,6 @@ def extract_table(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return table
 
 
 def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndarray:
