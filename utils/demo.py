@@ -6,7 +6,6 @@ spoke: the voices come from a source-filter synthesiser, and no result on them i
 
 import io
 import json
-import secrets
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from utils.corpora import CORPORA
 from utils.labels import RAVDESS_EMOTIONS
+from utils.runtime import write_bytes, write_text
 
 GENERATOR_VERSION = 1  # raise it with any change to the sound: folders of an older version are made anew
 MARKER = "demo_corpus.json"  # written last: who finds it finds a complete folder
@@ -118,20 +118,10 @@ def make_demo_corpus(folder: Path, seed: int = 0, num_speakers: int = CORPORA["d
         pcm = np.round(32767 * _synthesise(seed, *codes)).astype(np.int16)
         wav = io.BytesIO()
         soundfile.write(wav, pcm, SAMPLING_RATE, subtype="PCM_16", format="WAV")
-        _write_whole(path, wav.getvalue())
-    _write_whole(marker, made.encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, wav.getvalue())
+    write_text(marker, made)
     return folder
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a whole file or none. The random name keeps processes apart that write the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _synthesise(seed: int, emotion: str, intensity: str, sentence: str, actor: str) -> np.ndarray:

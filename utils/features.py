@@ -6,9 +6,9 @@ Silence at both ends is cut off and loudness levelled, one short-time spectrum t
 
 import functools
 import hashlib
+import io
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from scipy.ndimage import uniform_filter1d
 from tqdm.auto import tqdm
 
 from utils.audio import MIN_SECONDS, SAMPLING_RATE
-from utils.runtime import is_main_process
+from utils.runtime import is_main_process, write_bytes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -113,20 +113,11 @@ def extract_table(
             described.append(part)
             progress.update(len(part))
     table = np.concatenate(described)
-    _save(path, table)
+    file = io.BytesIO()
+    np.save(file, table, allow_pickle=False)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, file.getvalue())
     return table
-
-
-def _save(path: Path, table: np.ndarray) -> None:
-    """Write a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, table, allow_pickle=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndarray:

@@ -169,9 +169,6 @@ def describe_run(
             folds' models; `table` is then the split of the model that is saved.
     """
     test = predictions["test"]
-    fold_scores = {
-        name: score_predictions(rows, emotions) for name, rows in test.groupby("fold", sort=False) if folds
-    }
     digests = [split_digest(fold) for fold in (folds or {"": table}).values()]
     return {
         "script": script,
@@ -186,9 +183,10 @@ def describe_run(
         "split_digest": digests[0] if len(digests) == 1 else text_digest(digests),
         "folds": [
             {"fold": name, "speakers": sorted(rows["speaker"].unique())}
-            | {key: fold_scores[name][key] for key in ("clips", "uar", "accuracy", "macro_f1")}
+            | {key: scores[key] for key in ("clips", "uar", "accuracy", "macro_f1")}
             for name, rows in test.groupby("fold", sort=False)
             if folds
+            for scores in [score_predictions(rows, emotions)]
         ],
         "validation": score_predictions(predictions["validation"], emotions),
         "test": score_predictions(test, emotions),

@@ -149,10 +149,15 @@ def _is_secret(name: str) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, a whole file or none."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or none: a reader never meets half of one, nor do two writers clash."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
