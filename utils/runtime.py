@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -154,8 +155,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none: a reader never meets half of one, nor do two writers clash."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Write a whole file or none: a reader never meets half of one.
+
+    The random name keeps writers of the same file apart, threads of one process too.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)
