@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import transformers
 from transformers import (
@@ -59,8 +60,19 @@ from utils.runtime import (
     read_options,
     refuse_arguments,
     run_script,
+    write_text,
 )
-from utils.splits import PROTOCOL_WORDS, SINGLE_MODEL, describe_split, split_digest, split_table
+from utils.splits import (
+    PROTOCOL_WORDS,
+    PROTOCOLS,
+    SINGLE_MODEL,
+    describe_split,
+    folds_digest,
+    select_emotions,
+    split_final,
+    split_folds,
+    split_table,
+)
 from utils.table import check_table, read_table
 from utils.trainer import EmotionTrainer
 
@@ -96,8 +108,8 @@ class DataArguments:
     )
     protocol: str = field(
         default="holdout",
-        metadata={"help": "holdout: test speakers unheard. random: clips at random, to show the leak.",
-                  "choices": SINGLE_MODEL},
+        metadata={"help": "holdout: test speakers unheard. folds, loso, cross-corpus: a model per fold. "
+                  "random: clips at random, to show the leak.", "choices": PROTOCOLS},
     )  # fmt: skip
     allow_partial: bool = field(
         default=False, metadata={"help": "Run although clips are missing or unusable; the card says so."}
@@ -334,7 +346,6 @@ def main() -> None:
     if not args.use_cpu:
         check_gpu()
     run_folder = Path(args.output_dir)
-    args.output_dir = str(run_folder / "checkpoints")  # what the Trainer writes there goes in the end
     device = describe_device(args.device.type)
     logger.info("Run folder %s, %s, world size %d", run_folder, device, args.world_size)
     if data_args.demo:
@@ -361,86 +372,126 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Speaker split
 
-    table = split_table(table, data_args.protocol, emotions, args.seed)
-    split = describe_split(table)
+    table = select_emotions(table, emotions)
+    if data_args.protocol in SINGLE_MODEL:
+        final = split_table(table, data_args.protocol, emotions, args.seed)
+        folds = models = {data_args.protocol: final}
+    else:
+        final = split_final(table, emotions)
+        folds = split_folds(table, data_args.protocol, emotions)
+        models = folds | {"final": final}  # after a model per fold the one that is published
     logger.info("Split %s: %s", data_args.protocol, PROTOCOL_WORDS[data_args.protocol])
-    for name, rows in split.items():
-        logger.info("  %-10s %5d clips by %s", name, rows["clips"], ", ".join(rows["speakers"]))
-
-    # -----------------------------------------------------------------------------------------------
-    # Dataset
-
-    dataset = build_dataset(table, waveforms, emotions)
-
-    # -----------------------------------------------------------------------------------------------
-    # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so
-
-    transformers.set_seed(args.seed)
-    model, extractor = build_model(model_args, emotions)
-    train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
-    validation = Clips(dataset["validation"], extractor)
-    test = Clips(dataset["test"], extractor)
-
-    # -----------------------------------------------------------------------------------------------
-    # Model
-
-    frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
-    class_weights = torch.ones(len(emotions))
-    if model_args.class_weights == "balanced":
-        counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
-        class_weights = torch.tensor(counts.sum() / (len(emotions) * counts))
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    logger.info("%s of %s parameters are trained", f"{trainable:,}", f"{model.num_parameters():,}")
-
-    # -----------------------------------------------------------------------------------------------
-    # Training
 
     encoder = model_args.from_config or model_args.model_name_or_path
-    identity = {"encoder": encoder, "emotions": list(emotions), "split_digest": split_digest(table)}
+    digest = folds_digest(list(folds.values()))
+    identity = {"encoder": encoder, "emotions": list(emotions), "split_digest": digest}
+    if len(models) > 1 and str(args.resume_from_checkpoint).lower() not in ("none", "true"):
+        raise InputError(
+            f"--resume_from_checkpoint {args.resume_from_checkpoint}: expected true, for --protocol "
+            f"{data_args.protocol} trains {len(models)} models; each goes on from its own last checkpoint"
+        )
     with args.main_process_first(desc="looking for checkpoints"):
-        checkpoint = report.begin_run(run_folder, args.resume_from_checkpoint, identity)
-    trainer = EmotionTrainer(
-        model=model,
-        args=args,
-        frozen=frozen,
-        head_learning_rate=model_args.head_learning_rate,
-        class_weights=class_weights,
-        max_samples=round(data_args.max_length_seconds * SAMPLING_RATE),
-        train_dataset=train,
-        eval_dataset=validation,
-        compute_metrics=validation_scores,
-        callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
-    )
-    try:
-        trained = trainer.train(resume_from_checkpoint=checkpoint)
-    except KeyboardInterrupt:
-        logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
-        raise
-    if args.should_save:
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(run_folder)
-        extractor.save_pretrained(run_folder)
-    trainer.accelerator.wait_for_everyone()
+        chosen = report.begin_run(run_folder, args.resume_from_checkpoint, identity)
 
-    # -----------------------------------------------------------------------------------------------
-    # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time
+    heard = []
+    for name, split in models.items():
+        model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
+        finished = model_folder.with_suffix(".csv")
+        if args.resume_from_checkpoint and finished.exists():
+            logger.info("%s: was trained and tested before", name)
+            heard.append(report.read_predictions(finished))
+            continue
+        logger.info("Model of %s", name)
+        for part, rows in describe_split(split).items():
+            logger.info("  %-10s %5d clips by %s", part, rows["clips"], ", ".join(rows["speakers"]))
 
-    saved = AutoModelForAudioClassification.from_pretrained(run_folder).to(args.device)
-    predictions = {}
-    for name, clips in {"validation": validation, "test": test}.items():
-        probabilities = predict(saved, clips, f"Listening to the {name} clips")
-        about = dataset[name].remove_columns("waveform").to_pandas()
-        predictions[name] = report.prediction_table(about, probabilities, emotions, data_args.protocol)
+        # -------------------------------------------------------------------------------------------
+        # Dataset
+
+        dataset = build_dataset(split, waveforms, emotions)
+
+        # -------------------------------------------------------------------------------------------
+        # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so
+
+        transformers.set_seed(args.seed)
+        model, extractor = build_model(model_args, emotions)
+        train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
+        validation = Clips(dataset["validation"], extractor)
+
+        # -------------------------------------------------------------------------------------------
+        # Model
+
+        frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
+        class_weights = torch.ones(len(emotions))
+        if model_args.class_weights == "balanced":
+            counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
+            class_weights = torch.tensor(counts.sum() / (len(emotions) * counts))
+        trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        logger.info("%s of %s parameters are trained", f"{trainable:,}", f"{model.num_parameters():,}")
+
+        # -------------------------------------------------------------------------------------------
+        # Training
+
+        args.output_dir = str(model_folder)
+        checkpoint = chosen
+        if args.resume_from_checkpoint and not chosen:
+            checkpoint = report.last_checkpoint(model_folder)
+        trainer = EmotionTrainer(
+            model=model,
+            args=args,
+            frozen=frozen,
+            head_learning_rate=model_args.head_learning_rate,
+            class_weights=class_weights,
+            max_samples=round(data_args.max_length_seconds * SAMPLING_RATE),
+            train_dataset=train,
+            eval_dataset=validation,
+            compute_metrics=validation_scores,
+            callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
+        )
+        try:
+            trained = trainer.train(resume_from_checkpoint=checkpoint)
+        except KeyboardInterrupt:
+            logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
+            raise
+        weights = run_folder if split is final else model_folder
+        if args.should_save:
+            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(weights)
+            extractor.save_pretrained(weights)
+        trainer.accelerator.wait_for_everyone()
+
+        # -------------------------------------------------------------------------------------------
+        # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time
+
+        saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
+        scored = {}
+        for part in ("validation", "test") if split is final else ("test",):
+            if not len(dataset[part]):
+                continue  # nobody is left to test the final model beside the folds
+            clips = Clips(dataset[part], extractor)
+            probabilities = predict(saved, clips, f"Listening to the {part} clips")
+            about = dataset[part].remove_columns("waveform").to_pandas()
+            scored[part] = report.prediction_table(about, probabilities, emotions, name)
+        if "test" in scored:
+            heard.append(scored["test"])
+        if split is not final and args.should_save:  # a fold's model has done its part
+            write_text(finished, scored["test"].to_csv(index=False))
+            shutil.rmtree(model_folder)
+        trainer.accelerator.wait_for_everyone()
+
     if not args.should_save:
         return  # one process writes
+    predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
 
     def classify(waveform: np.ndarray) -> torch.Tensor:
         values = extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
         with torch.inference_mode():
             return saved(values.to(args.device)).logits.cpu()
 
-    waveforms = dataset["test"].with_format("numpy")
-    timed = [waveforms[int(row)]["waveform"] for row in np.linspace(0, len(waveforms) - 1, 30)]
-    latency = measure_latency(classify, timed, SAMPLING_RATE)
+    last = list(folds.values())[-1]
+    test = last[last["split"] == "test"].assign(label=lambda rows: rows["emotion"].map(emotions.index))
+    waveforms = waveforms.with_format("numpy")
+    rows = test.index[np.linspace(0, len(test) - 1, 30).astype(int)]
+    latency = measure_latency(classify, [waveforms[int(row)]["waveform"] for row in rows], SAMPLING_RATE)
 
     # -----------------------------------------------------------------------------------------------
     # Report and card
@@ -450,12 +501,13 @@ def main() -> None:
         script=Path(__file__).name,
         command_line=sys.argv[1:],
         arguments=asdict(data_args) | asdict(model_args) | args.to_dict(),
-        table=table,
+        table=final,
         findings=findings,
         emotions=emotions,
         protocol=data_args.protocol,
         predictions=predictions,
         packages=["torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface_hub"],
+        folds=None if data_args.protocol in SINGLE_MODEL else folds,
     )
     metrics["model"] = {
         "library": "transformers",
@@ -481,17 +533,18 @@ def main() -> None:
     metrics["latency"] = latency | {"device": device}
     metrics["duration_seconds"] = time.perf_counter() - start
     examples = {
-        emotions[label]: waveforms[row]["waveform"] for label, row in report.example_clips(about).items()
+        emotions[label]: waveforms[int(test.index[row])]["waveform"]
+        for label, row in report.example_clips(test).items()
     }
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
-    shutil.rmtree(args.output_dir)
+    shutil.rmtree(run_folder / "checkpoints")
     logger.info(
         "%sTest UAR %.1f %%, accuracy %.1f %% on %d clips. Card: %s",
         "Synthetic voices, no real result. " if data_args.demo else "",
         100 * metrics["test"]["uar"],
         100 * metrics["test"]["accuracy"],
-        len(test),
+        metrics["test"]["clips"],
         run_folder / "README.md",
     )
 

@@ -29,7 +29,7 @@ SAMPLING_RATE = 16_000
 DIGITS = ("01", "02")
 EMOTION_CODES = [f"{code:02d}" for code in range(1, 9)]
 FINISHED = ("README.md", "metrics.json", "predictions.csv", "model.safetensors", "figures/waveforms.png")
-BEGUN = ("checkpoints/run.json", "checkpoints/checkpoint-10/model.safetensors")
+BEGUN = ("checkpoints/run.json", "checkpoints/holdout/checkpoint-10/model.safetensors")
 IDENTITY = {"encoder": "tiny", "emotions": ["happy", "sad"], "split_digest": "abc"}
 HISTORY = [
     {"epoch": 1.0, "loss": 2.0},
@@ -202,8 +202,8 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
 @pytest.mark.parametrize(
     ("names", "overwrite", "remedy"),
     [
-        (FINISHED, False, "--overwrite true"),
-        (BEGUN, False, "--resume_from_checkpoint true.*--overwrite true"),
+        (FINISHED, False, "--overwrite"),
+        (BEGUN, False, "--resume_from_checkpoint true.*--overwrite"),
         (("thesis.docx", "data/clip.wav"), False, "is not empty and holds no run"),
         (("thesis.docx", "data/clip.wav"), True, "is not empty and holds no run"),
     ],
@@ -251,34 +251,38 @@ def begun(tmp_path) -> Path:
     folder = tmp_path / "run"
     assert report.begin_run(folder, None, IDENTITY) is None
     for step in (9, 60, 120):
-        checkpoint = fill(folder / "checkpoints" / f"checkpoint-{step}", "model.safetensors")
+        checkpoint = fill(folder / "checkpoints/holdout" / f"checkpoint-{step}", "model.safetensors")
         write_json(checkpoint / "trainer_state.json", {"global_step": step})
     return folder
 
 
 def test_a_run_goes_on_from_its_newest_checkpoint(begun):
     before = contents(begun)
-    assert report.begin_run(begun, "true", IDENTITY) == str(begun / "checkpoints/checkpoint-120")
+    assert report.begin_run(begun, "true", IDENTITY) is None
+    newest = begun / "checkpoints/holdout/checkpoint-120"
+    assert report.last_checkpoint(begun / "checkpoints/holdout") == str(newest)
     assert contents(begun) == before
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off", "empty"])
 def test_a_checkpoint_that_was_cut_off_is_passed_over(begun, damage):
-    state = begun / "checkpoints/checkpoint-120/trainer_state.json"
+    models = begun / "checkpoints/holdout"
+    state = models / "checkpoint-120/trainer_state.json"
     if damage == "missing":
         state.unlink()
     else:
         state.write_text(state.read_text()[:8] if damage == "cut off" else "")
-    assert report.begin_run(begun, "True", IDENTITY) == str(begun / "checkpoints/checkpoint-60")
+    assert report.last_checkpoint(models) == str(models / "checkpoint-60")
 
 
 def test_a_chosen_checkpoint_is_taken(begun):
-    chosen = str(begun / "checkpoints/checkpoint-9")
+    chosen = str(begun / "checkpoints/holdout/checkpoint-9")
     assert report.begin_run(begun, chosen, IDENTITY) == chosen
 
 
 def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
     assert report.begin_run(tmp_path / "run", "true", IDENTITY) is None
+    assert report.last_checkpoint(tmp_path / "run/checkpoints/holdout") is None
     assert list(contents(tmp_path)) == ["run/checkpoints/run.json"]
 
 
@@ -289,8 +293,8 @@ def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
 def test_another_run_cannot_go_on_here(begun, changed, resume):
     """Its training speakers could be this one's test speakers."""
     before = contents(begun)
-    resume = resume if resume == "true" else str(begun / "checkpoints" / resume)
-    with pytest.raises(InputError, match=f"begun with {next(iter(changed))}.*--overwrite true"):
+    resume = resume if resume == "true" else str(begun / "checkpoints/holdout" / resume)
+    with pytest.raises(InputError, match=f"begun with {next(iter(changed))}.*--overwrite"):
         report.begin_run(begun, resume, IDENTITY | changed)
     assert contents(begun) == before
 
@@ -601,13 +605,14 @@ def test_the_split_digest_tells_splits_apart():
 
 
 def test_a_checkpoint_of_another_runs_split_is_refused_too(tmp_path):
-    checkpoint = tmp_path / "other" / "checkpoints" / "checkpoint-3"
+    checkpoint = tmp_path / "other" / "checkpoints" / "holdout" / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
-    write_json(checkpoint.parent / "run.json", IDENTITY | {"split_digest": "another"})
+    note = tmp_path / "other" / "checkpoints" / "run.json"
+    write_json(note, IDENTITY | {"split_digest": "another"})
     with pytest.raises(InputError, match="split_digest another"):
         report.begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
-    write_json(checkpoint.parent / "run.json", IDENTITY)
+    write_json(note, IDENTITY)
     assert report.begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
 
 

@@ -122,7 +122,7 @@ def test_another_number_of_clips_stops_the_run_unless_allowed(whole, tmp_path, m
     table, _ = read_table({"demo": files}, tmp_path / "cache")
     with pytest.raises(InputError, match=f"synthetic demo voices: {message}") as stop:
         check_table(table, allow_partial=False)
-    assert "--allow_partial true" in str(stop.value)
+    assert "--allow_partial" in str(stop.value)
     usable, [finding] = check_table(table, allow_partial=True)
     assert len(usable) == finding["clips_found"] == len(files)
     assert finding["clips_expected"] == 480

@@ -159,7 +159,7 @@ def test_killed_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that_was_n
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not list(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
+    while not list(folder.glob("checkpoints/holdout/checkpoint-*/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(2)  # into the middle of some later epoch
@@ -178,6 +178,54 @@ def test_killed_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that_was_n
     before = (folder / "metrics.json").read_bytes()
     assert "complete" in train(folder, "--demo", "--resume_from_checkpoint=true", cache=cache)
     assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_killed_in_a_later_fold_it_goes_on_there_and_ends_with_the_same_scores(tmp_path, cache):
+    options = ["--demo", "--emotions", "calm", "sad", "angry", "--protocol=folds", "--num_train_epochs=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(whole, *options, cache=cache)
+    process = subprocess.Popen(
+        [*PYTHON, "train_wav2vec2.py", *options, f"--output_dir={killed}", f"--cache_dir={cache}"],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list(killed.glob("checkpoints/fold_3/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "README.md").exists()
+
+    output = train(killed, *options, "--resume_from_checkpoint=true", cache=cache)
+    for fold in ("fold 1", "fold 2"):
+        assert f"{fold}: was trained and tested before" in output
+    assert "Going on from" in output
+    assert metrics_of(killed)["test"] == metrics_of(whole)["test"]
+    assert metrics_of(killed)["validation"] == metrics_of(whole)["validation"]
+    predictions = pd.read_csv(killed / "predictions.csv")
+    assert (killed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+
+    # Every speaker was tested once, by a model that had not heard them; one more model is left.
+    assert len(predictions) == 192 and predictions["clip"].is_unique
+    assert predictions.groupby("speaker")["fold"].nunique().max() == 1
+    assert [fold["clips"] for fold in metrics_of(whole)["folds"]] == [48] * 4
+    assert "models, one per fold" in (whole / "README.md").read_text()
+    assert not (whole / "checkpoints").exists()
+    assert AutoModelForAudioClassification.from_pretrained(whole).config.num_labels == 3
+
+
+def test_folds_go_on_from_the_last_checkpoint_of_each_not_from_a_chosen_one(tmp_path, cache):
+    output = train(
+        tmp_path / "run",
+        "--demo",
+        "--protocol=folds",
+        "--resume_from_checkpoint=elsewhere",
+        cache=cache,
+        expect=2,
+    )
+    assert "expected true" in output and "5 models" in output
 
 
 # ---- Several processes ----

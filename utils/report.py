@@ -21,7 +21,7 @@ from utils.runtime import (
     write_json,
     write_text,
 )
-from utils.splits import PROTOCOL_WORDS, describe_split, split_digest, text_digest
+from utils.splits import PROTOCOL_WORDS, describe_split, folds_digest
 
 
 def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
@@ -42,12 +42,12 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     if finished and not overwrite:
         raise InputError(
             f"--output_dir {folder}: holds a finished run; name another folder, or replace it with "
-            "--overwrite true"
+            "--overwrite"
         )
     if begun and not (resume or overwrite):
         raise InputError(
             f"--output_dir {folder}: holds a run that was begun; go on with --resume_from_checkpoint true, "
-            "or start anew with --overwrite true"
+            "or start anew with --overwrite"
         )
     if folder.exists() and not (finished or begun) and any(folder.iterdir()):
         raise InputError(f"--output_dir {folder}: is not empty and holds no run; name a new folder")
@@ -55,10 +55,11 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
 
 
 def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
-    """Make the run's folder ready for training, and return the checkpoint to go on from, if any.
+    """Make the run's folder ready for training, and return the checkpoint that the user named, if any.
 
     Args:
-        folder: the run's folder; the Trainer's checkpoints are in `checkpoints` below it.
+        folder: the run's folder; the checkpoints of each of its models are in a folder of the model's
+            name in `checkpoints` below it.
         resume: `--resume_from_checkpoint`: true, the folder of one checkpoint, or None.
         identity: what must not change in between: encoder, emotions, split digest.
 
@@ -75,7 +76,7 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
                 f"--resume_from_checkpoint {resume}: expected true, for the last checkpoint of --output_dir, "
                 "or the folder of a checkpoint"
             )
-    note = (chosen.parent if chosen else checkpoints) / "run.json"
+    note = (chosen.parent.parent if chosen else checkpoints) / "run.json"
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     elif note.exists():
@@ -85,19 +86,18 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
                 raise InputError(
                     f"--resume_from_checkpoint: the run of {note} was begun with {key} {begun.get(key)}, "
                     f"now it is {identity[key]}; give the same options as then, or start anew with "
-                    "--overwrite true"
+                    "--overwrite"
                 )
     checkpoints.mkdir(parents=True, exist_ok=True)
     # The card says "finished": it goes first, so that a run that dies half-way does not wear an old one.
     (folder / "README.md").unlink(missing_ok=True)
     write_json(checkpoints / "run.json", identity)
-    if chosen:
-        return str(chosen)
-    return _last_whole_checkpoint(checkpoints) if resume else None
+    return str(chosen) if chosen else None
 
 
-def _last_whole_checkpoint(checkpoints: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end: its state file is the last one."""
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """Return the newest checkpoint in a folder that was written to its end: its state file is the last
+    one. None if there is none."""
     folders = [folder for folder in checkpoints.glob("checkpoint-*") if folder.name[11:].isdigit()]
     for folder in sorted(folders, key=lambda folder: int(folder.name[11:]), reverse=True):
         try:
@@ -130,6 +130,11 @@ def prediction_table(
     for label, emotion in enumerate(emotions):
         table[f"p_{emotion}"] = np.asarray(probabilities)[:, label]
     return table
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a `prediction_table` that was written as CSV, every digit as it was."""
+    return pd.read_csv(path, engine="python")  # Python's own parser of numbers is the exact one
 
 
 def score_predictions(predictions: pd.DataFrame, emotions: Sequence[str]) -> dict:
@@ -169,7 +174,6 @@ def describe_run(
             folds' models; `table` is then the split of the model that is saved.
     """
     test = predictions["test"]
-    digests = [split_digest(fold) for fold in (folds or {"": table}).values()]
     return {
         "script": script,
         "command": published_command(f"python {script}", command_line),
@@ -180,7 +184,7 @@ def describe_run(
         "protocol": protocol,
         "protocol_words": PROTOCOL_WORDS[protocol],
         "split": describe_split(table),
-        "split_digest": digests[0] if len(digests) == 1 else text_digest(digests),
+        "split_digest": folds_digest(list((folds or {"": table}).values())),
         "folds": [
             {"fold": name, "speakers": sorted(rows["speaker"].unique())}
             | {key: scores[key] for key in ("clips", "uar", "accuracy", "macro_f1")}

@@ -181,6 +181,12 @@ def split_digest(table: pd.DataFrame) -> str:
     return text_digest(rows)
 
 
+def folds_digest(tables: Sequence[pd.DataFrame]) -> str:
+    """Return the `split_digest` of the one table that a run splits, or one over those of all its folds."""
+    digests = [split_digest(table) for table in tables]
+    return digests[0] if len(digests) == 1 else text_digest(digests)
+
+
 def text_digest(lines: Sequence[str]) -> str:
     """Return the SHA-256 of some lines, as 64 hexadecimal digits."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -139,7 +139,7 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
         raise InputError(
             "the corpora are not complete:\n  "
             + "\n  ".join(listed)
-            + "\nGet the missing files (see README, Data), or use what is there with --allow_partial true: "
+            + "\nGet the missing files (see README, Data), or use what is there with --allow_partial: "
             "metrics and card then say what is missing."
         )
     for complaint in complaints[:MAX_LISTED]:
