@@ -3,6 +3,8 @@
 Run: python -m pytest tests/test_features.py
 """
 
+import sys
+
 import librosa
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from scipy.signal import lfilter
 
 from utils import features
 from utils.features import FEATURE_SETS, extract, extract_table, feature_groups, feature_names
+from utils.runtime import InputError
 
 RATE = 16_000
 
@@ -66,7 +69,8 @@ def test_every_clip_gives_finite_numbers_one_per_name(case, feature_set):
     assert row.dtype == np.float32
     assert row.shape == (len(feature_names(feature_set)),)
     assert np.isfinite(row).all()
-    assert np.abs(row).max() < 1e5
+    if feature_set in ("full", "mfcc"):  # openSMILE's are as they are
+        assert np.abs(row).max() < 1e5
 
 
 def test_names_are_distinct_stable_and_grouped():
@@ -82,7 +86,7 @@ def test_names_are_distinct_stable_and_grouped():
 
 @pytest.mark.parametrize("call", [lambda name: extract(voice(), name), feature_names, feature_groups])
 def test_an_unknown_set_is_refused(call):
-    with pytest.raises(ValueError, match="'mfccs' is none of full, mfcc"):
+    with pytest.raises(ValueError, match="'mfccs' is none of full, mfcc, compare, egemaps"):
         call("mfccs")
 
 
@@ -174,7 +178,33 @@ def test_a_table_in_other_processes_is_what_extract_gives_here(clips, tmp_path):
             if len(clip):
                 np.testing.assert_allclose(row, extract(clip, feature_set), rtol=1e-4, atol=1e-4)
     names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "new" / "cache").iterdir())
-    assert names == ["features-full", "features-mfcc"]  # nothing half-written is left
+    assert names == sorted(f"features-{name}" for name in FEATURE_SETS)  # nothing half-written is left
+
+
+def test_the_reference_sets_have_their_published_sizes():
+    assert len(feature_names("compare")) == 6373 and len(feature_names("egemaps")) == 88
+
+
+def test_without_opensmile_its_sets_are_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opensmile", None)  # as if it were not installed
+    features._open_smile.cache_clear()
+    with pytest.raises(InputError, match=r"--features egemaps: needs openSMILE.*pip install opensmile"):
+        extract(voice(), "egemaps")
+    assert np.isfinite(extract(voice(), "mfcc")).all()
+
+
+def test_normalised_speakers_cannot_be_told_apart_by_level_or_spread():
+    generator = np.random.default_rng(0)
+    speakers = np.array(["b", "a"] * 30)
+    values = generator.normal(size=(60, 5)) * np.where(speakers == "a", 3, 1)[:, None] + 7
+    values[:, 4] = 1.0  # a constant stays finite
+    normalized = features.normalize_speakers(values.astype(np.float32), speakers)
+    for speaker in "ab":
+        own = normalized[speakers == speaker]
+        np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-4)
+        np.testing.assert_allclose(own.std(axis=0), [1, 1, 1, 1, 0], atol=1e-4)
+        order = values[speakers == speaker, 0].argsort()
+        assert (np.diff(own[order, 0]) >= 0).all()  # and the order of a speaker's clips is kept
 
 
 def test_more_clips_than_a_worker_takes_at_once_stay_in_order(tmp_path):

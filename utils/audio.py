@@ -30,7 +30,7 @@ SILENCE_PEAK = 1e-4
 """A clip that never leaves its mean by more than this (-80 dB of full scale) is silent. The quietest
 clips of RAVDESS peak at 0.01."""
 
-_CACHE_VERSION = 1  # to be raised whenever the same bytes shall give other waveforms
+DECODING_VERSION = 1  # to be raised whenever the same bytes shall give other waveforms
 
 
 class AudioError(ValueError):
@@ -117,7 +117,7 @@ def decode_files(paths: Sequence[Path], digests: Sequence[str], cache_dir: Path,
     """
     from datasets import Dataset, Features, List, Value
 
-    settings = [_CACHE_VERSION, SAMPLING_RATE, MIN_SECONDS, SILENCE_PEAK]
+    settings = [DECODING_VERSION, SAMPLING_RATE, MIN_SECONDS, SILENCE_PEAK]
     libraries = [soundfile.__libsndfile_version__, soxr.__version__]
     key = hashlib.sha256(json.dumps([settings, libraries, list(digests)]).encode()).hexdigest()[:32]
     cache_dir.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,28 +24,34 @@ import soxr
 from scipy.ndimage import uniform_filter1d
 from tqdm.auto import tqdm
 
-from utils.audio import MIN_SECONDS, SAMPLING_RATE
-from utils.runtime import is_main_process, write_bytes
+from utils.audio import DECODING_VERSION, SAMPLING_RATE, SILENCE_PEAK
+from utils.runtime import InputError, is_main_process, write_bytes
+from utils.voice import (
+    FREQUENCIES,
+    HOP,
+    NUM_FFT,
+    TINY,
+    TRIM_DB,
+    decibel,
+    spectra,
+    speech_part,
+    track_formants,
+    track_pitch,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FEATURE_SETS = ("full", "mfcc")
+FEATURE_SETS = ("full", "mfcc", "compare", "egemaps")
+"""What models train on; the last two are openSMILE's, where that is installed."""
+PROSODY = "prosody"
+"""One more set, to look at: in units that people read, NaN where not measurable."""
 
-WINDOW = 640  # samples: 40 ms, three periods of the lowest pitch
-HOP = 160  # samples: 10 ms
-NUM_FFT = 1024  # window + longest lag fit in, so the spectrum also gives the autocorrelation
-MIN_PITCH, MAX_PITCH = 75.0, 600.0  # Hz
-MAX_FORMANT = 5500.0  # Hz
-TRIM_DB = 35.0  # sound ends where it is this far below the loudest 40 ms
 FLOOR_DB = 70.0  # anything further below the loudest is taken to be noise
 NUM_MELS, NUM_MFCC, NUM_CORRELATED = 40, 20, 15
 MIN_FRAMES = 4  # with fewer voiced (or unvoiced) frames their functionals are 0
 
 _CACHE_VERSION = 1  # to be raised whenever the same bytes shall give other features
-_TINY = 1e-10
-_FREQUENCIES = np.fft.rfftfreq(NUM_FFT, 1 / SAMPLING_RATE).astype(np.float32)
-_HANN = np.hanning(WINDOW + 2)[1:-1].astype(np.float32)
 _MODULATION_EDGES = (0.5, 2, 4, 6, 8, 12, 16, 25, 40)  # Hz
 _SHAPED = (
     *(f"mfcc.c{k}" for k in range(13)),
@@ -59,11 +66,15 @@ def extract(waveform: np.ndarray, feature_set: str = "full") -> np.ndarray:
 
     Args:
         waveform: float32 (num_samples,) at 16 kHz, as `audio.read_waveform` gives it.
-        feature_set: "full", which no gain and no constant offset changes; or "mfcc", the time means of
-            40 MFCCs of the clip as it is, what most notebooks use.
+        feature_set: "full", which no gain and no constant offset changes; "mfcc", the time means of 40
+            MFCCs of the clip as it is, what most notebooks use; "compare" and "egemaps", the functionals of
+            ComParE 2016 (6373) and eGeMAPS v02 (88) by openSMILE; or `PROSODY`, see `prosody`.
 
     Returns:
-        float32 (num_features,), always finite, in the order of `feature_names`.
+        float32 (num_features,), finite in all of `FEATURE_SETS`, in the order of `feature_names`.
+
+    Raises:
+        InputError: openSMILE is wanted and not installed.
     """
     return np.fromiter(_describe(waveform, feature_set).values(), np.float32)
 
@@ -76,7 +87,20 @@ def feature_names(feature_set: str = "full") -> tuple[str, ...]:
 
 def feature_groups(feature_set: str = "full") -> dict[str, str]:
     """Return name -> group, e.g. mfcc, logmel, pitch, energy, spectral, voice, formant, timing."""
-    return {name: name.partition(".")[0] for name in feature_names(feature_set)}
+    return {name: re.match("[A-Za-z]+[0-9]?", name)[0] for name in feature_names(feature_set)}
+
+
+def normalize_speakers(features: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
+    """Return float32 features (num_clips, num_features) of mean 0 and deviation 1 over each speaker's clips.
+
+    No label is used, but all clips of a speaker are: who is tested has been heard at length.
+    """
+    speakers = np.asarray(speakers)
+    normalized = np.empty_like(features, dtype=np.float32)
+    for speaker in np.unique(speakers):
+        own = features[speakers == speaker].astype(np.float64)
+        normalized[speakers == speaker] = (own - own.mean(axis=0)) / (own.std(axis=0) + 1e-6)
+    return normalized
 
 
 def extract_table(
@@ -96,7 +120,7 @@ def extract_table(
         raise ValueError(f"{len(waveforms)} waveforms but {len(digests)} digests")
     libraries = [np.__version__, scipy.__version__, librosa.__version__]
     libraries += [soundfile.__libsndfile_version__, soxr.__version__]
-    settings = [_CACHE_VERSION, feature_set, feature_names(feature_set), SAMPLING_RATE]
+    settings = [_CACHE_VERSION, DECODING_VERSION, feature_set, feature_names(feature_set), SAMPLING_RATE]
     key = hashlib.sha256(json.dumps([settings, libraries, list(digests)]).encode()).hexdigest()[:32]
     path = cache_dir / f"features-{feature_set}-{key}.npy"
     if path.exists():
@@ -128,33 +152,12 @@ def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndar
 # --- Contours: a value per frame --------------------------------------------------------------------
 
 
-def _level(waveform: np.ndarray) -> np.ndarray:
-    """Cut silence off both ends (never below `MIN_SECONDS`) and bring the sounding part to an RMS of 1."""
-    samples = waveform - waveform.mean(dtype=np.float64)
-    samples /= max(np.abs(samples).max(), _TINY)
-    energy = uniform_filter1d(samples**2, WINDOW, mode="constant")
-    sounding = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
-    start, stop = sounding[0], sounding[-1] + 1
-    shortest = round(MIN_SECONDS * SAMPLING_RATE)
-    if stop - start < shortest:
-        start = max(0, min((start + stop - shortest) // 2, len(samples) - shortest))
-        stop = start + shortest
-    samples = samples[start:stop] / np.sqrt(energy[sounding].mean() + _TINY)
-    return np.pad(samples, (0, max(0, shortest - len(samples)))).astype(np.float32)
-
-
-def _decibel(power: np.ndarray) -> np.ndarray:
-    return 10 * np.log10(np.maximum(power, _TINY))
-
-
 def _contours(samples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return name -> contour (num_frames,), and which frames are voiced, bool (num_frames,)."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
-    power = np.abs(scipy.fft.rfft(frames * _HANN, NUM_FFT, axis=1)) ** 2 / (_HANN**2).sum()
-    rms = np.sqrt((frames**2).mean(axis=1))
-    hertz, periodicity, voiced = _pitch(power, rms)
+    frames, power, rms = spectra(samples)
+    hertz, periodicity, voiced = track_pitch(power, rms)
     contours = {
-        "energy.level": np.maximum(_decibel(rms**2), -FLOOR_DB),
+        "energy.level": np.maximum(decibel(rms**2), -FLOOR_DB),
         "spectral.zero_crossings": (np.diff(np.signbit(frames), axis=1) != 0).mean(axis=1),
         "pitch.f0": 12 * np.log2(hertz / 100),  # semitones above 100 Hz
     }
@@ -171,10 +174,10 @@ def _mel_filters() -> np.ndarray:
 def _cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
     """Log-mel bands (dB), MFCCs (their cosine transform), and how much the mel spectrum moves."""
     mel = power @ _mel_filters().T
-    log_mel = _decibel(mel)
+    log_mel = decibel(mel)
     log_mel = np.maximum(log_mel, log_mel.max() - FLOOR_DB)
     mfcc = scipy.fft.dct(log_mel, axis=1, norm="ortho")[:, :NUM_MFCC]
-    shape = np.sqrt(mel / (mel.sum(axis=1, keepdims=True) + _TINY))
+    shape = np.sqrt(mel / (mel.sum(axis=1, keepdims=True) + TINY))
     flux = np.sqrt((np.diff(shape, axis=0, prepend=shape[:1]) ** 2).sum(axis=1))
     return (
         {f"mfcc.c{k}": mfcc[:, k] for k in range(NUM_MFCC)}
@@ -185,27 +188,27 @@ def _cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
 
 def _spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
     """Shape of the spectrum: moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB)."""
-    share = power / (power.sum(axis=1, keepdims=True) + _TINY)
-    centroid = share @ _FREQUENCIES
-    log_power = np.maximum(_decibel(power), _decibel(power.max()) - FLOOR_DB - 20)
+    share = power / (power.sum(axis=1, keepdims=True) + TINY)
+    centroid = share @ FREQUENCIES
+    log_power = np.maximum(decibel(power), decibel(power.max()) - FLOOR_DB - 20)
     below = np.cumsum(share, axis=1)
     contours = {
         "centroid": centroid,
-        "bandwidth": np.sqrt(np.maximum(share @ _FREQUENCIES**2 - centroid**2, 0)),
-        "flatness": log_power.mean(axis=1) - _decibel(power.mean(axis=1)),
-        "entropy": -(share * np.log(share + _TINY)).sum(axis=1),
+        "bandwidth": np.sqrt(np.maximum(share @ FREQUENCIES**2 - centroid**2, 0)),
+        "flatness": log_power.mean(axis=1) - decibel(power.mean(axis=1)),
+        "entropy": -(share * np.log(share + TINY)).sum(axis=1),
     }
     for part in (25, 50, 75, 90):
-        bins = np.minimum((below < part / 100).sum(axis=1), len(_FREQUENCIES) - 1)
-        contours[f"rolloff{part}"] = _FREQUENCIES[bins]
+        bins = np.minimum((below < part / 100).sum(axis=1), len(FREQUENCIES) - 1)
+        contours[f"rolloff{part}"] = FREQUENCIES[bins]
     for name, low, high in (
         ("slope0", 0, 500),
         ("slope500", 500, 1500),
         ("slope1500", 1500, 4000),
         ("tilt", 0, 8000),
     ):
-        inside = slice(*np.searchsorted(_FREQUENCIES, (low, high + 1)))
-        kilohertz = (_FREQUENCIES[inside] - _FREQUENCIES[inside].mean()) / 1000
+        inside = slice(*np.searchsorted(FREQUENCIES, (low, high + 1)))
+        kilohertz = (FREQUENCIES[inside] - FREQUENCIES[inside].mean()) / 1000
         contours[name] = log_power[:, inside] @ kilohertz / (kilohertz**2).sum()
     return {f"spectral.{name}": contour for name, contour in contours.items()}
 
@@ -218,106 +221,16 @@ def _voice_contours(power: np.ndarray, periodicity: np.ndarray) -> dict[str, np.
     """
 
     def band(low: float, high: float) -> np.ndarray:
-        return power[:, np.searchsorted(_FREQUENCIES, low) : np.searchsorted(_FREQUENCIES, high)]
+        return power[:, np.searchsorted(FREQUENCIES, low) : np.searchsorted(FREQUENCIES, high)]
 
-    formants, bandwidths = _formants(power)
+    formants, bandwidths = track_formants(power)
     return {
         "voice.hnr": 10 * np.log10(periodicity / (1 - periodicity)),
-        "voice.alpha_ratio": _decibel(band(1000, 5000).sum(axis=1)) - _decibel(band(50, 1000).sum(axis=1)),
-        "voice.hammarberg": _decibel(band(0, 2000).max(axis=1)) - _decibel(band(2000, 5000).max(axis=1)),
+        "voice.alpha_ratio": decibel(band(1000, 5000).sum(axis=1)) - decibel(band(50, 1000).sum(axis=1)),
+        "voice.hammarberg": decibel(band(0, 2000).max(axis=1)) - decibel(band(2000, 5000).max(axis=1)),
         **{f"formant.f{k + 1}": formant for k, formant in enumerate(formants)},
         **{f"formant.b{k + 1}": bandwidth for k, bandwidth in enumerate(bandwidths)},
     }
-
-
-def _pitch(power: np.ndarray, rms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Track the pitch after Boersma (1993), "Accurate short-term analysis of the fundamental frequency".
-
-    Returns:
-        hertz: (num_frames,); between voiced frames interpolated, 100 throughout if none is voiced.
-        periodicity: (num_frames,), the autocorrelation at one period, within 0.001 to 0.999.
-        voiced: bool (num_frames,).
-    """
-    window_correlation = scipy.fft.irfft(np.abs(scipy.fft.rfft(_HANN, NUM_FFT)) ** 2)[: NUM_FFT - WINDOW]
-    without_offset = np.where(_FREQUENCIES < 40, 0, power)
-    correlation = scipy.fft.irfft(without_offset, axis=1)[:, : NUM_FFT - WINDOW]
-    correlation /= np.maximum(correlation[:, :1], _TINY) * (window_correlation / window_correlation[0])
-    low, high = int(SAMPLING_RATE / MAX_PITCH), int(SAMPLING_RATE / MIN_PITCH) + 1
-    left, middle, right = (correlation[:, low + k : high + k] for k in (-1, 0, 1))
-    is_peak = (middle > left) & (middle >= right) & (middle > 0)
-    octave_bonus = -0.01 * np.log2(MIN_PITCH * np.arange(low, high) / SAMPLING_RATE)
-    score = np.where(is_peak, middle + octave_bonus, -9.0)
-    best = np.argpartition(-score, 6, axis=1)[:, :6]
-    score, left, middle, right = (np.take_along_axis(a, best, axis=1) for a in (score, left, middle, right))
-    # The top of the parabola through three points.
-    shift = np.clip(0.5 * (left - right) / np.minimum(left - 2 * middle + right, -1e-6), -0.5, 0.5)
-    rise = -0.25 * (left - right) * shift
-    candidates = SAMPLING_RATE / (low + best + shift)
-    unvoiced = 0.45 + np.maximum(0, 2 - rms / max(rms.max(), _TINY) * (1 + 0.45) / 0.03)
-    path = _cheapest_path(np.column_stack([unvoiced, score + rise]), np.log2(candidates))
-
-    voiced = path > 0
-    rows = np.arange(len(path))
-    chosen = np.maximum(path - 1, 0)
-    periodicity = np.where(voiced, (middle + rise)[rows, chosen], middle.max(axis=1))
-    if not voiced.any():
-        return np.full(len(path), 100.0), np.clip(periodicity, 0.001, 0.999), voiced
-    hertz = np.interp(rows, rows[voiced], candidates[rows, chosen][voiced])
-    return hertz, np.clip(periodicity, 0.001, 0.999), voiced
-
-
-def _cheapest_path(score: np.ndarray, octaves: np.ndarray) -> np.ndarray:
-    """Choose a candidate per frame by Viterbi's algorithm; candidate 0 is "unvoiced".
-
-    Args:
-        score: (num_frames, 1 + num_candidates).
-        octaves: (num_frames, num_candidates), the candidates' log2 of frequency.
-    """
-    cost = np.full((len(score), score.shape[1], score.shape[1]), 0.14)  # to begin or end voicing
-    cost[:, 0, 0] = 0
-    cost[1:, 1:, 1:] = 0.35 * np.abs(octaves[:-1, :, None] - octaves[1:, None, :])
-    came_from = np.zeros(score.shape, int)
-    total = score[0]
-    for t in range(1, len(score)):
-        options = total[:, None] - cost[t]
-        came_from[t] = options.argmax(axis=0)
-        total = options.max(axis=0) + score[t]
-    path = np.full(len(score), total.argmax())
-    for t in range(len(score) - 1, 0, -1):
-        path[t - 1] = came_from[t, path[t]]
-    return path
-
-
-def _formants(power: np.ndarray, order: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Return frequencies and bandwidths (Hz), each (3, num_frames); 500, 1500, 2500 and 700 where not found.
-
-    Linear prediction of the pre-emphasised spectrum below `MAX_FORMANT` only (Makhoul 1975, "selective
-    linear prediction"), by the Levinson-Durbin recursion over all frames at once.
-    """
-    num_bins = int(MAX_FORMANT / SAMPLING_RATE * NUM_FFT) + 1
-    emphasis = np.abs(1 - 0.97 * np.exp(-2j * np.pi * _FREQUENCIES[:num_bins] / SAMPLING_RATE)) ** 2
-    correlation = scipy.fft.irfft((power[:, :num_bins] * emphasis).astype(np.float64), axis=1)
-    correlation = correlation[:, : order + 1] / np.maximum(correlation[:, :1], _TINY)
-    correlation[:, 0] = 1 + 1e-6  # a little white noise keeps the recursion stable
-    predictor = np.zeros_like(correlation)
-    predictor[:, 0] = 1
-    error = correlation[:, 0].copy()
-    for k in range(1, order + 1):
-        reflection = -(predictor[:, :k] * correlation[:, k:0:-1]).sum(axis=1) / error
-        predictor[:, 1 : k + 1] += reflection[:, None] * predictor[:, k - 1 :: -1]
-        error *= 1 - reflection**2
-    companion = np.zeros((len(power), order, order))
-    companion[:, 0] = -predictor[:, 1:]
-    companion[:, np.arange(1, order), np.arange(order - 1)] = 1
-    roots = np.linalg.eigvals(companion)
-    frequency = np.angle(roots) * MAX_FORMANT / np.pi
-    bandwidth = -np.log(np.maximum(np.abs(roots), 1e-6)) * 2 * MAX_FORMANT / np.pi
-    resonant = (frequency > 90) & (frequency < MAX_FORMANT - 50) & (bandwidth < 700)
-    frequency = np.where(resonant, frequency, np.inf)
-    lowest = np.argsort(frequency, axis=1)[:, :3]
-    frequency, bandwidth = (np.take_along_axis(a, lowest, axis=1).T for a in (frequency, bandwidth))
-    found = np.isfinite(frequency)
-    return np.where(found, frequency, [[500], [1500], [2500]]), np.where(found, bandwidth, 700)
 
 
 # --- Functionals: a value per clip ------------------------------------------------------------------
@@ -328,9 +241,15 @@ def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     if feature_set == "mfcc":
         means = librosa.feature.mfcc(y=waveform, sr=SAMPLING_RATE, n_mfcc=40).mean(axis=1)
         return {f"mfcc.c{k}.mean": mean for k, mean in enumerate(means)}
+    if feature_set == PROSODY:
+        return prosody(waveform)
+    if feature_set in ("compare", "egemaps"):
+        smile = _open_smile(feature_set)
+        values = np.nan_to_num(smile.process_signal(waveform, SAMPLING_RATE).to_numpy()[0])
+        return dict(zip(smile.feature_names, values, strict=True))
     if feature_set != "full":
         raise ValueError(f"feature_set {feature_set!r} is none of {', '.join(FEATURE_SETS)}")
-    contours, voiced = _contours(_level(waveform))
+    contours, voiced = _contours(speech_part(waveform)[0])
     names = list(contours)
     values = np.stack([contours[name] for name in names]).astype(np.float64)
     columns = {f"all.{name}": column for name, column in _summary(values).items()}
@@ -342,6 +261,60 @@ def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     log_mel = values[[names.index(f"logmel.band{k}") for k in range(NUM_MELS)]]
     row |= _shapes(shaped) | _correlations(shaped[:NUM_CORRELATED]) | _modulation(log_mel)
     return row | _timing(contours["energy.level"], voiced)
+
+
+@functools.cache
+def _open_smile(feature_set: str):
+    """Return openSMILE's extractor (Eyben et al. 2010). Optional: its licence allows no commercial use."""
+    try:
+        import opensmile
+    except ImportError:
+        raise InputError(
+            f"--features {feature_set}: needs openSMILE, free for research: pip install opensmile; "
+            "--features full needs nothing more"
+        ) from None
+    sets = {"compare": opensmile.FeatureSet.ComParE_2016, "egemaps": opensmile.FeatureSet.eGeMAPSv02}
+    return opensmile.Smile(sets[feature_set], opensmile.FeatureLevel.Functionals)
+
+
+def prosody(waveform: np.ndarray) -> dict[str, float]:
+    """Describe how a clip is spoken, in units that people read; what cannot be measured is NaN.
+
+    All but the level are measured as for the "full" set, on the part between the silences at both ends.
+
+    Returns:
+        speech_seconds: length of that part, at least `MIN_SECONDS`.
+        level_dbfs: RMS of its sounding samples, before any levelling; 0 = an RMS of full scale.
+        level_range_db: 10th to 95th percentile of the level of its frames that sound, as in the loudness
+            range of EBU Tech 3342; sounding is what is at most `TRIM_DB` below the loudest frame.
+        sounding_percent: frames that sound, as a share of all.
+        peaks_per_second: peaks of the level that stand out by 2 dB, which mark syllables (de Jong & Wempe
+            2009, Behav. Res. Methods 41:385), per second.
+        pitch_hz: median of the voiced frames.
+        pitch_range_semitones: 5th to 95th percentile of the voiced frames.
+        voiced_percent: voiced frames, as a share of all.
+    """
+    samples, rms = speech_part(waveform)
+    _, power, frame_rms = spectra(samples)
+    level = np.maximum(decibel(frame_rms**2), -FLOOR_DB)
+    hertz, _, voiced = track_pitch(power, frame_rms)
+    pitch = hertz[voiced] if voiced.sum() >= MIN_FRAMES else np.full(1, np.nan)
+    sounding = level > level.max() - TRIM_DB
+    smooth = np.pad(uniform_filter1d(level, 7), 1, constant_values=-FLOOR_DB)  # silence before and after
+    peaks, _ = scipy.signal.find_peaks(smooth, height=smooth.max() - 25, prominence=2)
+    seconds = len(samples) / SAMPLING_RATE
+    row = {
+        "speech_seconds": seconds,
+        "level_dbfs": 20 * np.log10(max(rms, TINY)),
+        "level_range_db": np.ptp(np.percentile(level[sounding], [10, 95])),
+        "sounding_percent": 100 * sounding.mean(),
+        "peaks_per_second": len(peaks) / seconds,
+        "pitch_hz": np.median(pitch),
+        "pitch_range_semitones": np.ptp(12 * np.log2(np.percentile(pitch, [5, 95]))),
+        "voiced_percent": 100 * voiced.mean(),
+    }
+    silent = np.abs(waveform - waveform.mean()).max() < SILENCE_PEAK
+    return dict.fromkeys(row, np.nan) if silent else row
 
 
 def _frames(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
