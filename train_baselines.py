@@ -42,7 +42,14 @@ from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
-from utils.features import FEATURE_SETS, extract, extract_table, feature_groups, feature_names
+from utils.features import (
+    FEATURE_SETS,
+    extract,
+    extract_table,
+    feature_groups,
+    feature_names,
+    normalize_speakers,
+)
 from utils.labels import choose_emotions
 from utils.metrics import measure_latency
 from utils.runtime import (
@@ -52,11 +59,13 @@ from utils.runtime import (
     logger,
     refuse_arguments,
     run_script,
+    write_bytes,
 )
 from utils.splits import (
     PROTOCOL_WORDS,
     PROTOCOLS,
     SINGLE_MODEL,
+    SPLITS,
     select_emotions,
     split_final,
     split_folds,
@@ -87,6 +96,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     # Model
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--features", default="full", choices=FEATURE_SETS)
+    parser.add_argument(
+        "--speaker_normalization",
+        action="store_true",
+        help="standardise over each speaker's own clips, the test speakers' too; figures are marked",
+    )
     parser.add_argument("--seed", type=int, default=42)
     # Report
     parser.add_argument("--output_dir", help="a run folder per model is made below it")
@@ -102,7 +116,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 # Model
 
 
-def build_model(name: str, seed: int):
+def build_model(name: str, num_features: int, seed: int):
     """Return (pipeline, grid of hyper-parameters, the model in words). Everything fitted is inside."""
     scaler = StandardScaler()
     if name == "lda":
@@ -117,12 +131,13 @@ def build_model(name: str, seed: int):
         model = LogisticRegression(max_iter=5_000, class_weight="balanced", random_state=seed)
         return (
             make_pipeline(scaler, model),
-            {"logisticregression__C": [1e-4, 1e-3, 1e-2]},
+            {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]},
             "logistic regression",
         )
     if name == "svm_rbf":
         model = SVC(kernel="rbf", class_weight="balanced", random_state=seed)
-        grid = {"svc__C": [1, 3, 10], "svc__gamma": [3e-4, 1e-3]}
+        # Of standardised features, two clips are about 2 * num_features apart, squared.
+        grid = {"svc__C": [1, 3, 10, 30], "svc__gamma": [share / num_features for share in (0.1, 0.3, 1)]}
         return make_pipeline(scaler, model), grid, "a support vector machine with an RBF kernel"
     if name == "svm_poly":
         model = SVC(kernel="poly", class_weight="balanced", coef0=1.0, random_state=seed)
@@ -149,7 +164,7 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
         protocol: under `random` clips are drawn at random here too; else what is chosen is chosen by
             cross-validation over speakers, or over words where one or two speakers train.
     """
-    pipeline, grid, _ = build_model(name, seed)
+    pipeline, grid, _ = build_model(name, features.shape[1], seed)
     groups = rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
     folds = GroupKFold(4) if protocol != "random" else 4
     search = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=folds, n_jobs=-1)
@@ -160,10 +175,13 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
     return model, search.best_params_
 
 
-def probabilities_of(model, features: np.ndarray, emotions: tuple[str, ...]) -> np.ndarray:
-    """Return (num_clips, num_emotions) in the order of `emotions`; scikit-learn sorts by name."""
-    order = [list(model.classes_).index(emotion) for emotion in emotions]
-    return model.predict_proba(features)[:, order]
+def tell(
+    model, features: np.ndarray, clips: pd.DataFrame, emotions: tuple[str, ...], fold: str
+) -> pd.DataFrame:
+    """Return the `report.prediction_table` of some clips; `clips.index` are their rows in `features`."""
+    order = [list(model.classes_).index(emotion) for emotion in emotions]  # scikit-learn sorts by name
+    probabilities = model.predict_proba(features[clips.index])[:, order]
+    return report.prediction_table(clips, probabilities, emotions, fold)
 
 
 def group_importance(model, features: np.ndarray, truth: pd.Series, feature_set: str, seed: int) -> dict:
@@ -215,55 +233,56 @@ def main() -> None:
     logger.info("Split %s: %s", args.protocol, PROTOCOL_WORDS[args.protocol])
     if args.protocol in SINGLE_MODEL:
         final = split_table(table, args.protocol, emotions, args.seed)
-        folds = {args.protocol: final}
+        folds = models = {args.protocol: final}
     else:
         final = split_final(table, emotions)
         folds = split_folds(table, args.protocol, emotions)
+        models = folds | {"final": final}  # after a model per fold the one that is published
 
     # -----------------------------------------------------------------------------------------------
     # Features
 
     features = extract_table(waveforms, digests, cache_dir, args.features)
+    if args.speaker_normalization:
+        features[table.index] = normalize_speakers(features[table.index], table["speaker"])
 
     for name in args.models:
         start = time.perf_counter()
         run_folder = output_dir / name
 
-        # -------------------------------------------------------------------------------------------
-        # Model and training: in each fold on its training speakers alone
+        heard = []
+        for fold, split in models.items():
+            train, validation, test = (split[split["split"] == part] for part in SPLITS)
 
-        fold_predictions = []
-        for fold, split in folds.items():
-            train, test = (split[split["split"] == part] for part in ("train", "test"))
+            # ---------------------------------------------------------------------------------------
+            # Model and training: on the training speakers alone
+
+            begun = time.perf_counter()
             model, chosen = fit(name, features[train.index], train, args.protocol, args.seed)
-            probabilities = probabilities_of(model, features[test.index], emotions)
-            fold_predictions.append(report.prediction_table(test, probabilities, emotions, fold))
-        importance = group_importance(model, features[test.index], test["emotion"], args.features, args.seed)
-        if args.protocol not in SINGLE_MODEL:
-            train = final[final["split"] == "train"]
-            model, chosen = fit(name, features[train.index], train, args.protocol, args.seed)
+            training_seconds = time.perf_counter() - begun
+            if split is final:  # what is scored is what is saved
+                saved = skops.io.dumps(model)
+                trusted = skops.io.get_untrusted_types(data=saved)
+                model = skops.io.loads(saved, trusted=trusted)
 
-        # -------------------------------------------------------------------------------------------
-        # Test metrics
+            # ---------------------------------------------------------------------------------------
+            # Test metrics
 
-        run_folder.mkdir(parents=True, exist_ok=True)
-        (run_folder / "README.md").unlink(missing_ok=True)
-        weights = run_folder / "model.skops"
-        skops.io.dump(model, weights)
-        trusted = skops.io.get_untrusted_types(file=weights)
-        saved = skops.io.load(weights, trusted=trusted)
-        validation = final[final["split"] == "validation"]
-        predictions = {"test": pd.concat(fold_predictions, ignore_index=True)}
-        if args.protocol in SINGLE_MODEL:  # what is scored is what is saved
-            probabilities = probabilities_of(saved, features[test.index], emotions)
-            predictions["test"] = report.prediction_table(test, probabilities, emotions, args.protocol)
-        probabilities = probabilities_of(saved, features[validation.index], emotions)
-        predictions["validation"] = report.prediction_table(validation, probabilities, emotions, "final")
-        rows = test.index[np.linspace(0, len(test) - 1, 30).astype(int)]
-        heard = waveforms.with_format("numpy")
+            if len(test):
+                heard.append(tell(model, features, test, emotions, fold))
+                examples, tested = test, model
+        importance = group_importance(
+            tested, features[examples.index], examples["emotion"], args.features, args.seed
+        )
+        predictions = {
+            "test": pd.concat(heard, ignore_index=True),
+            "validation": tell(model, features, validation, emotions, "final"),
+        }
+        rows = examples.index[np.linspace(0, len(examples) - 1, 30).astype(int)]
+        audio = waveforms.with_format("numpy")
         latency = measure_latency(
-            lambda waveform, model=saved: model.predict_proba([extract(waveform, args.features)]),
-            [heard[int(row)]["waveform"] for row in rows],
+            lambda waveform, model=model: model.predict_proba([extract(waveform, args.features)]),
+            [audio[int(row)]["waveform"] for row in rows],
             SAMPLING_RATE,
         )
 
@@ -282,36 +301,41 @@ def main() -> None:
             packages=["scikit-learn", "skops", "librosa", "datasets", "evaluate", "huggingface_hub"],
             folds=None if args.protocol in SINGLE_MODEL else folds,
         )
+        words = build_model(name, features.shape[1], args.seed)[2]
         metrics["model"] = {
             "library": "sklearn",
             "base_model": None,
             "name": name,
-            "description": f"{build_model(name, args.seed)[2]} on {features.shape[1]} functionals of a clip",
+            "description": f"{words} on {features.shape[1]} functionals of a clip"
+            + (", standardised over its speaker's clips" if args.speaker_normalization else ""),
             "starts_random": False,
             "feature_set": args.features,
+            "speaker_normalization": args.speaker_normalization,
             "trusted_types": trusted,
             "parameters": None,
-            "weights_mb": weights.stat().st_size / 1e6,
+            "weights_mb": len(saved) / 1e6,
         }
         choice = ", ".join(f"{option.split('__')[1]} = {value}" for option, value in chosen.items())
         metrics["training"] = {
             "description": "Hyper-parameters were chosen by cross-validation inside the training clips, "
             f"over speakers where there are several; for the saved model: {choice}.",
             "device": device,
-            "seconds": time.perf_counter() - start,
+            "seconds": training_seconds,
             "chosen": chosen,
             "history": [],
         }
         metrics["latency"] = latency | {"device": device}
         metrics["duration_seconds"] = time.perf_counter() - start
-        examples = {
-            emotions[label]: heard[int(test.index[row])]["waveform"]
-            for label, row in report.example_clips(test).items()
+        pictures = {
+            emotions[label]: audio[int(examples.index[row])]["waveform"]
+            for label, row in report.example_clips(examples).items()
         }
         metrics["importance"] = importance
-        (run_folder / "figures").mkdir(exist_ok=True)
+        (run_folder / "figures").mkdir(parents=True, exist_ok=True)
+        (run_folder / "README.md").unlink(missing_ok=True)
+        write_bytes(run_folder / "model.skops", saved)
         plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
-        report.write_report(run_folder, metrics, predictions["test"], [], examples, SAMPLING_RATE)
+        report.write_report(run_folder, metrics, predictions["test"], [], pictures, SAMPLING_RATE)
         write_card(run_folder)
         logger.info(
             "%s%-8s test UAR %.1f %%, accuracy %.1f %% on %d clips. Card: %s",

@@ -15,6 +15,7 @@ import pytest
 from conftest import PROJECT
 
 import train_baselines
+from utils.compare import read_run, results_table
 from utils.runtime import InputError
 
 
@@ -84,6 +85,36 @@ def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp
     # The saved model trains on all but the validation speakers, and the card says so.
     assert metrics["split"]["train"]["clips"] == 420 and "test" not in metrics["split"]
     assert "models, one per fold" in (tmp_path / "lr" / "README.md").read_text()
+
+
+def test_speaker_normalisation_is_marked_and_its_snippet_takes_all_clips_of_a_voice(tmp_path, cache):
+    options = ("--demo", "--models", "lda", "--features", "mfcc", "--speaker_normalization")
+    train(tmp_path / "runs", cache, *options)
+    folder = tmp_path / "runs" / "lda"
+    card = (folder / "README.md").read_text()
+    assert "**It has to know the voice.**" in card
+    assert "(speaker-normalised)" in results_table([read_run(folder)])["run"].item()
+
+    predictions = pd.read_csv(folder / "predictions.csv")
+    own = predictions[predictions["speaker"] == predictions["speaker"][0]]
+    shutil.copytree(PROJECT / "utils", tmp_path / "utils")
+    (tmp_path / "clips of one speaker").mkdir()
+    for clip in own["clip"]:
+        source = PROJECT / "data" / "demo" / f"Actor_{clip[-2:]}" / f"{clip}.wav"
+        shutil.copy(source, tmp_path / "clips of one speaker")
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = dict(reversed(line.split(" ", 1)) for line in done.stdout.splitlines())
+    assert {Path(file).stem: emotion for file, emotion in answers.items()} == dict(
+        zip(own["clip"], own["predicted"], strict=True)
+    )
+
+
+def test_reference_features_come_from_opensmile(tmp_path, cache):
+    train(tmp_path, cache, "--demo", "--models", "lda", "--features", "egemaps", "--emotions", "sad", "angry")
+    metrics = json.loads((tmp_path / "lda" / "metrics.json").read_text())
+    assert metrics["test"]["uar"] > 0.7 and "88 functionals" in metrics["model"]["description"]
 
 
 def test_the_same_command_gives_the_same_predictions(demo_runs, tmp_path, cache):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from utils import plots
 from utils.metrics import uar_difference
-from utils.report import score_predictions
+from utils.report import read_predictions, score_predictions
 from utils.runtime import InputError, logger, refuse_arguments, run_script, write_text
 
 
@@ -40,8 +40,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        # Python's own parser of numbers gives back exactly what was written.
-        predictions = pd.read_csv(folder / "predictions.csv", engine="python")
+        predictions = read_predictions(folder / "predictions.csv")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: expected the folder of a finished run ({error})") from None
     # runs/leak/svm_rbf and runs/baselines/svm_rbf are two runs.
@@ -74,12 +73,17 @@ def ensemble(runs: list[Run]) -> pd.DataFrame:
 
 def results_table(runs: list[Run]) -> pd.DataFrame:
     """Return a row per run, best UAR first, and last the ensemble if there are several."""
-    rows = [_row(run.name, run.metrics["test"], run.metrics) for run in runs]
+    rows = [_row(_marked_name(run), run.metrics["test"], run.metrics) for run in runs]
     rows.sort(key=lambda row: -row["UAR %"])
     if len(runs) > 1:
         scores = score_predictions(ensemble(runs), runs[0].metrics["emotions"])
         rows.append(_row("mean of all", scores, None))
     return pd.DataFrame(rows)
+
+
+def _marked_name(run: Run) -> str:
+    """Say of a run that heard more of its test speakers than the clip in question."""
+    return run.name + (" (speaker-normalised)" if run.metrics["model"].get("speaker_normalization") else "")
 
 
 def _row(name: str, scores: dict, metrics: dict | None) -> dict:
@@ -149,7 +153,10 @@ def leaks(runs: list[Run], random_runs: list[Run]) -> list[str]:
 
 def _same(first: dict, second: dict, key: str) -> bool:
     if key == "model":
-        return all(first[key].get(name) == second[key].get(name) for name in ("description", "feature_set"))
+        return all(
+            first[key].get(name) == second[key].get(name)
+            for name in ("description", "feature_set", "speaker_normalization")
+        )
     if key == "corpora":
         return [corpus["name"] for corpus in first[key]] == [corpus["name"] for corpus in second[key]]
     return first[key] == second[key]
