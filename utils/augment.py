@@ -6,7 +6,7 @@ Every change keeps the emotion's label; how strong each may be is said in the co
 import numpy as np
 import soxr
 
-SPEEDS = (0.9, 1.1)
+SPEEDS = (0.85, 1.15)
 """Range of the factor on the speed; pitch moves with it (speed perturbation, Ko et al. 2015)."""
 
 GAIN_DB = (-6.0, 6.0)

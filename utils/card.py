@@ -16,6 +16,7 @@ FIGURES = {
     "confusion_matrix.png": "Confusion matrix",
     "per_emotion.png": "Scores per emotion",
     "learning_curves.png": "Learning curves",
+    "model.png": "The network, layer by layer",
     "importance.png": "What each group of features is worth",
     "waveforms.png": "One clip per emotion",
 }

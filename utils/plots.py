@@ -251,6 +251,42 @@ def plot_importance(losses: dict[str, float]) -> Figure:
 
 
 @_STYLE
+def plot_layers(boxes: Sequence[tuple[str, str, str]], title: str) -> Figure:
+    """Draw a network as a column of boxes, its input at the top.
+
+    Args:
+        boxes: per box what stands in it, the shape that leaves it, and its number of parameters, in words.
+        title: stands above.
+    """
+    figure = Figure(figsize=(WIDTH, 0.62 * len(boxes) + 1))
+    axes = figure.subplots()
+    for row, (words, shape, parameters) in enumerate(boxes):
+        axes.text(
+            0.38,
+            -row,
+            words,
+            ha="center",
+            va="center",
+            fontsize=9,
+            bbox={"boxstyle": "round,pad=0.4", "facecolor": "#E3EEF7", "edgecolor": BLUE},
+        )
+        axes.text(0.9, -row, parameters, ha="right", va="center", color=GREY)
+        axes.text(0.94, -row, shape, ha="left", va="center", color=GREY, family="monospace", fontsize=9)
+        if row:
+            axes.annotate(
+                "",
+                xy=(0.38, -row + 0.3),
+                xytext=(0.38, -row + 0.7),
+                arrowprops={"arrowstyle": "->", "color": GREY},
+            )
+    axes.text(0.9, 0.7, "parameters", ha="right", va="center", fontweight="bold")
+    axes.text(0.94, 0.7, "output shape", ha="left", va="center", fontweight="bold")
+    axes.set(xlim=(0, 1.14), ylim=(-len(boxes) + 0.4, 1.1), title=title)
+    axes.axis("off")
+    return figure
+
+
+@_STYLE
 def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
     """Draw the UAR of several runs with their intervals.
 

@@ -1,0 +1,215 @@
+"""The convolutional network, as a user runs it, and the batches that it hears.
+
+Run: python -m pytest tests/test_train_cnn.py
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT
+from datasets import Dataset
+from sklearn.metrics import balanced_accuracy_score
+
+import train_cnn
+from utils.keras_training import TrainingSegments, WholeClips
+from utils.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def command_of(folder: Path, cache: Path, *options: str) -> list[str]:
+    places = [f"--output_dir={folder}", f"--cache_dir={cache}"]
+    return [sys.executable, "train_cnn.py", *options, *places]
+
+
+def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
+    done = subprocess.run(
+        command_of(folder, cache, *options), cwd=PROJECT, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory, cache) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "cnn"
+    assert "not real results" in train(folder, cache, "--demo")
+    return folder
+
+
+def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
+    files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
+    assert files == {
+        "README.md", "metrics.json", "predictions.csv", "model.keras",
+        "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/learning_curves.png",
+        "figures/waveforms.png", "figures/model.png",
+    }  # fmt: skip
+    metrics = metrics_of(demo_run)
+    assert metrics["test"]["clips"] == 120 and metrics["test"]["intervals"]["uar"][0] > 2 / 8
+    assert metrics["training"]["history"][0]["eval_uar"] < metrics["validation"]["uar"]
+    assert "library_name: keras" in (demo_run / "README.md").read_text()
+
+
+def test_the_cards_snippet_needs_keras_alone_and_gives_the_reports_probabilities(demo_run, tmp_path):
+    snippet = re.search(r"```python\n(.*?)```", (demo_run / "README.md").read_text(), re.DOTALL).group(1)
+    row = pd.read_csv(demo_run / "predictions.csv").iloc[17]
+    shutil.copytree(demo_run, tmp_path / "runs" / "cnn")
+    clip = PROJECT / "data" / "demo" / f"Actor_{row['clip'][-2:]}" / f"{row['clip']}.wav"
+    shutil.copy(clip, tmp_path / "speech.wav")
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = dict(line.split() for line in done.stdout.splitlines())
+    assert len(answers) == 8
+    for emotion, probability in answers.items():
+        assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=1e-3)
+
+
+def test_neither_gain_nor_silence_around_the_words_changes_the_answer(demo_run):
+    classifier = train_cnn.keras.models.load_model(demo_run / "model.keras")
+    generator = np.random.default_rng(0)
+    burst = np.sin(np.arange(20_000) * 0.1) * np.hanning(20_000) + 0.01 * generator.normal(size=20_000)
+    waveform = burst.astype(np.float32)[None]
+    answer = classifier.predict_on_batch(waveform)
+    assert answer.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(classifier.predict_on_batch(0.01 * waveform), answer, atol=1e-4)
+    longer = np.pad(waveform, ((0, 0), (8_192, 24_000)))
+    np.testing.assert_allclose(classifier.predict_on_batch(longer), answer, atol=0.02)
+    others = classifier.predict_on_batch(np.concatenate([waveform, waveform[:, ::-1]]))
+    np.testing.assert_allclose(others[:1], answer, atol=1e-5)  # whoever else is in the batch
+
+
+def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tmp_path, cache):
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        command_of(folder, cache, "--demo"),
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    history = folder / "checkpoints" / "holdout" / "history.jsonl"
+    deadline = time.monotonic() + 300
+    while not history.exists() or len(history.read_text().splitlines()) < 4:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "README.md").exists(), "a killed run must not look finished"
+
+    assert "begun" in train(folder, cache, "--demo", expect=2)
+    output = train(folder, cache, "--demo", "--resume_from_checkpoint")
+    assert "Epoch 1/" not in output
+    assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
+    for part in ("validation", "test"):
+        assert metrics_of(folder)[part] == metrics_of(demo_run)[part]
+    assert metrics_of(folder)["training"]["history"] == metrics_of(demo_run)["training"]["history"]
+    assert "complete" in train(folder, cache, "--demo", "--resume_from_checkpoint")
+
+
+def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp_path, cache):
+    train(tmp_path / "run", cache, "--demo", "--protocol=folds", "--epochs=1", "--emotions", "sad", "angry")
+    metrics = metrics_of(tmp_path / "run")
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert len(predictions) == 128 and predictions["clip"].is_unique
+    assert predictions.groupby("speaker")["fold"].nunique().max() == 1
+    assert [fold["clips"] for fold in metrics["folds"]] == [32] * 4
+    assert "models, one per fold" in (tmp_path / "run" / "README.md").read_text()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--corpora=ravdes"], "ravdes"),
+        (["--epochs=many"], "many"),
+        (["--demo", "--protocol=cross-corpus"], "at least two --corpora"),
+        (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
+    ],
+)
+def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_cnn.py", *options, f"--output_dir={tmp_path / 'run'}"])
+    with pytest.raises(InputError, match=expected):
+        train_cnn.main()
+
+
+def test_a_finished_run_is_not_replaced_unless_asked(demo_run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_cnn.py", "--demo", f"--output_dir={demo_run}"])
+    with pytest.raises(InputError, match="--overwrite"):
+        train_cnn.main()
+
+
+# ---- Batches ----
+
+
+def clips(num_clips: int) -> Dataset:
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(8_000, 40_000, num_clips)
+    waveforms = [generator.normal(size=length).astype(np.float32) * 0.1 for length in lengths]
+    labels = [0] * (num_clips - 4) + [1, 1, 2, 2]
+    return Dataset.from_dict({"waveform": waveforms, "num_samples": lengths.tolist(), "label": labels})
+
+
+def segments(dataset: Dataset, **options) -> TrainingSegments:
+    settings = {"mixup": 0.0, "label_smoothing": 0.0} | options
+    return TrainingSegments(dataset, batch_size=4, num_samples=24_000, num_emotions=3, seed=1, **settings)
+
+
+def test_an_epoch_has_every_clip_and_each_emotion_the_same_weight():
+    dataset = clips(12)
+    weights = np.zeros(3)
+    for waveforms, targets, share in (segments(dataset)[batch] for batch in range(3)):
+        assert waveforms.shape == (4, 24_000) and waveforms.dtype == np.float32
+        weights += (targets * share[:, None]).sum(axis=0)
+    np.testing.assert_allclose(weights, 4, rtol=1e-5)
+
+
+def test_batches_depend_on_seed_epoch_and_number_alone():
+    first, second = segments(clips(12), mixup=0.2), segments(clips(12), mixup=0.2)
+    second[0]  # what was heard before does not matter
+    for a, b in zip(first[1], second[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    second.epoch = 1
+    assert not np.array_equal(first[1][0], second[1][0])
+
+
+def test_mixed_clips_have_mixed_targets():
+    waveforms, targets, _ = segments(clips(12), mixup=5.0, label_smoothing=0.3)[0]
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-5)
+    assert targets.min() == pytest.approx(0.1, abs=1e-6) and np.isfinite(waveforms).all()
+
+
+def test_weighted_accuracy_on_whole_clips_is_the_uar():
+    dataset = clips(50)
+    validation = WholeClips(dataset, 3, batch_size=8)
+    guesses, truth, weights, lengths = [], [], [], []
+    for waveforms, targets, share in (validation[batch] for batch in range(len(validation))):
+        lengths.append(waveforms.shape[1])
+        guesses += list((np.abs(waveforms).sum(axis=1) * 10).astype(int) % 3)
+        truth += list(targets.argmax(axis=1))
+        weights += list(share)
+    assert len(truth) == 50 and lengths == sorted(lengths)
+    accuracy = np.average(np.equal(guesses, truth), weights=weights)
+    assert accuracy == pytest.approx(balanced_accuracy_score(truth, guesses), abs=1e-6)
+
+
+def test_only_this_script_pays_for_tensorflow():
+    for module in ("train_wav2vec2", "train_baselines", "utils.compare"):
+        check = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
+        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+        assert not subprocess.run([sys.executable, "-c", check], cwd=PROJECT, env=environment).returncode

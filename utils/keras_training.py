@@ -1,0 +1,196 @@
+"""A split of the Dataset comes in; batches for Keras go out, and a callback that lets a killed run go on.
+
+Training hears segments of one length, augmented and mixed; validation hears clips whole.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+import librosa
+import numpy as np
+
+from utils.audio import SAMPLING_RATE
+from utils.augment import augment
+from utils.runtime import write_text
+
+TRIM_DB = 38
+"""Training segments are cut from the part of a clip that is at most so far below its loudest 40 ms."""
+
+LEVEL = 0.05
+"""RMS of that part, full scale = 1: mixed clips are equally loud."""
+
+
+class TrainingSegments(keras.utils.PyDataset):
+    """Draws every clip once an epoch; the last batch is filled up with clips that come twice.
+
+    A batch is `waveforms` (batch_size, num_samples), soft `targets` (batch_size, num_emotions) and
+    `weights` (batch_size,), all float32. Its randomness comes from `(seed, epoch, batch)` alone; the
+    callback `GoOn` tells the epoch.
+
+    Args:
+        dataset: a split of `dataset.build_dataset`.
+        batch_size: clips per step.
+        num_samples: length of a segment; shorter clips stand somewhere in silence.
+        num_emotions: classes.
+        mixup: parameter of the Beta distribution of the shares in which two clips are mixed, 0 for none
+            (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization").
+        label_smoothing: share of the target that all emotions have alike.
+        seed: of order, cuts, augmentation and mixing.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        batch_size: int,
+        num_samples: int,
+        num_emotions: int,
+        mixup: float,
+        label_smoothing: float,
+        seed: int,
+    ):
+        super().__init__()
+        rows = dataset.with_format("numpy")
+        self.waveforms = [_speech(row["waveform"]) for row in rows]
+        labels = np.asarray(dataset["label"])
+        self.targets = np.eye(num_emotions, dtype=np.float32)[labels] * (1 - label_smoothing)
+        self.targets += label_smoothing / num_emotions
+        self.weights = balanced_weights(labels, num_emotions)
+        self.batch_size = batch_size
+        self.num_samples = num_samples
+        self.mixup = mixup
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.waveforms) // self.batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.waveforms))
+        order = np.resize(order, len(self) * self.batch_size)
+        rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        generator = np.random.default_rng((self.seed, self.epoch, batch))
+        waveforms = np.stack([self._segment(self.waveforms[row], generator) for row in rows])
+        targets, weights = self.targets[rows], self.weights[rows]
+        if self.mixup:
+            share = generator.beta(self.mixup, self.mixup, size=len(rows)).astype(np.float32)
+            share = np.maximum(share, 1 - share)
+            other = generator.permutation(len(rows))
+            waveforms, targets, weights = (
+                (share * values.T + (1 - share) * values[other].T).T
+                for values in (waveforms, targets, weights)
+            )
+        return waveforms, targets, weights
+
+    def _segment(self, waveform: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        waveform = augment(waveform, generator, SAMPLING_RATE)
+        room = self.num_samples - len(waveform)
+        if room <= 0:
+            start = generator.integers(1 - room)
+            return waveform[start : start + self.num_samples]
+        before = generator.integers(room + 1)
+        return np.pad(waveform, (before, room - before))
+
+
+class WholeClips(keras.utils.PyDataset):
+    """Clips as they are, those of like length together, filled up with silence to the longest of a batch.
+
+    A batch is waveforms, one-hot targets and weights as in `TrainingSegments`; under these weights the
+    accuracy is the UAR.
+    """
+
+    def __init__(self, dataset, num_emotions: int, batch_size: int = 32):
+        super().__init__()
+        self.dataset = dataset.with_format("numpy")
+        self.labels = np.asarray(dataset["label"])
+        self.weights = balanced_weights(self.labels, num_emotions)
+        self.num_emotions = num_emotions
+        self.batches = np.array_split(
+            np.argsort(dataset["num_samples"], kind="stable"), -(-len(dataset) // batch_size)
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = self.batches[batch]
+        waveforms = [self.dataset[int(row)]["waveform"] for row in rows]
+        longest = max(map(len, waveforms))
+        padded = np.stack([np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms])
+        targets = np.eye(self.num_emotions, dtype=np.float32)[self.labels[rows]]
+        return padded, targets, self.weights[rows]
+
+
+def balanced_weights(labels: np.ndarray, num_emotions: int) -> np.ndarray:
+    """Return a weight per clip, float32, so that every emotion weighs the same and the mean is 1."""
+    counts = np.bincount(labels, minlength=num_emotions)
+    return (len(labels) / (np.count_nonzero(counts) * counts[labels])).astype(np.float32)
+
+
+def _speech(waveform: np.ndarray) -> np.ndarray:
+    centred = waveform - waveform.mean()
+    speech, _ = librosa.effects.trim(centred, top_db=TRIM_DB, frame_length=640, hop_length=160)
+    return speech * (LEVEL / np.sqrt(np.mean(speech**2)))
+
+
+class GoOn(keras.callbacks.Callback):
+    """Lets a killed run go on as if nothing had happened, together with Keras' `BackupAndRestore`.
+
+    That brings back weights, optimiser and epoch. This shows the callbacks that count epochs those that
+    went before, and keeps the best weights. In the list of callbacks it comes after them and before
+    `BackupAndRestore`, so that what was backed up is never newer than what is written here.
+
+    Args:
+        folder: for `history.jsonl` and the best weights; made where it is missing.
+        segments: are told the epoch.
+        early_stopping, plateau: the callbacks that count epochs.
+
+    After training, `history` has a dict of figures per epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        segments: TrainingSegments,
+        early_stopping: keras.callbacks.EarlyStopping,
+        plateau: keras.callbacks.ReduceLROnPlateau,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.segments = segments
+        self.early_stopping = early_stopping
+        self.plateau = plateau
+        self.history = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.segments.epoch = epoch
+        if self.history is None:
+            self._replay(epoch)
+
+    def _replay(self, num_epochs: int) -> None:
+        """Show the counting callbacks the epochs before this one; an epoch that was cut off is forgotten."""
+        file = self.folder / "history.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines()[:num_epochs] if file.exists() else []
+        write_text(file, "".join(f"{line}\n" for line in lines))
+        self.history = [json.loads(line) for line in lines]
+        if not self.history:
+            return
+        learning_rate = float(self.model.optimizer.learning_rate)
+        for number, figures in enumerate(self.history):
+            self.early_stopping.on_epoch_end(number, dict(figures))
+            self.plateau.on_epoch_end(number, dict(figures))
+        self.model.optimizer.learning_rate = learning_rate
+        with np.load(self._best(self.early_stopping.best_epoch), allow_pickle=False) as best:
+            self.early_stopping.best_weights = [best[name] for name in best.files]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        self.history.append(figures)
+        if self.early_stopping.best_epoch == epoch:
+            np.savez(self._best(epoch), *self.early_stopping.best_weights)
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch}.npz"
