@@ -92,6 +92,17 @@ def test_the_ensemble_is_the_mean_of_the_probabilities(runs):
     assert shown == round(100 * balanced_accuracy_score(rows["emotion"], predicted), 1)
 
 
+def test_two_directions_are_shown_beside_their_common_score(runs):
+    for run in runs:
+        half = run.predictions["speaker"] < "ravdess-03"
+        run.predictions["fold"] = np.where(half, "to ravdess", "to tess")
+    table = results_table(runs).set_index("run")
+    half = runs[1].predictions[runs[1].predictions["fold"] == "to tess"]
+    expected = round(100 * balanced_accuracy_score(half["emotion"], half["predicted"]), 1)
+    assert table.loc["strong", "UAR % to tess"] == expected
+    assert table["UAR % to ravdess"].notna().all()
+
+
 def test_pairs_are_tested_on_the_same_clips_and_corrected_for_their_number(runs):
     tests = paired_tests(runs).set_index("pair")
     assert len(tests) == 3
@@ -132,7 +143,7 @@ def test_the_command_writes_table_and_picture_and_fills_a_page(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n")
-    assert "| strong |" in text and "old" not in text
+    assert "| strong |" in text and "old" not in text and "McNemar" not in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv", "bars.png"}
     assert pd.read_csv(tmp_path / "out" / "table.csv")["run"].tolist()[-1] == "mean of all"
 

@@ -73,12 +73,30 @@ def ensemble(runs: list[Run]) -> pd.DataFrame:
 
 def results_table(runs: list[Run]) -> pd.DataFrame:
     """Return a row per run, best UAR first, and last the ensemble if there are several."""
-    rows = [_row(_marked_name(run), run.metrics["test"], run.metrics) for run in runs]
+    emotions = runs[0].metrics["emotions"]
+    rows = [
+        _row(_marked_name(run), run.metrics["test"], run.metrics) | _fold_columns(run.predictions, emotions)
+        for run in runs
+    ]
     rows.sort(key=lambda row: -row["UAR %"])
     if len(runs) > 1:
-        scores = score_predictions(ensemble(runs), runs[0].metrics["emotions"])
-        rows.append(_row("mean of all", scores, None))
+        together = ensemble(runs)
+        scores = score_predictions(together, emotions)
+        rows.append(_row("mean of all", scores, None) | _fold_columns(together, emotions))
     return pd.DataFrame(rows)
+
+
+def _fold_columns(predictions: pd.DataFrame, emotions: list[str]) -> dict:
+    """Return the UAR of each fold where they are two or three: each is a direction or a speaker."""
+    folds = dict(list(predictions.groupby("fold", sort=True)))
+    if len(folds) not in (2, 3):
+        return {}
+    names = {
+        fold: rows["speaker"].iloc[0] if rows["speaker"].nunique() == 1 else fold
+        for fold, rows in folds.items()
+    }
+    uar = {names[fold]: score_predictions(rows, emotions)["uar"] for fold, rows in folds.items()}
+    return {f"UAR % {name}": round(100 * value, 1) for name, value in uar.items()}
 
 
 def _marked_name(run: Run) -> str:
@@ -198,12 +216,9 @@ def main() -> None:
     check_comparable(runs)
 
     table = results_table(runs)
-    parts = [markdown(table)]
-    if len(runs) > 1:
-        parts.append(markdown(paired_tests(runs)))
-    if runs is not random_runs:
-        parts += leaks(runs, random_runs)
-    text = "\n\n".join(parts)
+    leaked = leaks(runs, random_runs) if runs is not random_runs else []
+    tests = [markdown(paired_tests(runs))] if len(runs) > 1 else []
+    text = "\n\n".join([markdown(table), *tests, *leaked])
     logger.info("%s", text)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -212,7 +227,8 @@ def main() -> None:
     scores = {run.name: run.metrics["test"] for run in runs}
     plots.save(plots.plot_comparison(scores, len(runs[0].metrics["emotions"])), output_dir / "bars.png")
     if args.update:
-        update_between_markers(Path(args.update), args.marker, markdown(table))
+        text = "\n\n".join([markdown(table), *leaked])
+        update_between_markers(Path(args.update), args.marker, text)
     logger.info("Written to %s", output_dir)
 
 
