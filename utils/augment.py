@@ -18,12 +18,17 @@ SHIFT_SECONDS = 0.2
 """The clip moves by up to this much to either side; silence fills the gap."""
 
 
-def augment(waveform: np.ndarray, generator: np.random.Generator, sampling_rate: int) -> np.ndarray:
+def augment(
+    waveform: np.ndarray,
+    generator: np.random.Generator,
+    sampling_rate: int,
+    max_shift_seconds: float = SHIFT_SECONDS,
+) -> np.ndarray:
     """Return a changed copy of a float32 waveform (num_samples,); its length follows its speed."""
     speed = generator.uniform(*SPEEDS)
     changed = soxr.resample(waveform, sampling_rate * speed, sampling_rate, quality="MQ")
 
-    shift = int(generator.uniform(-SHIFT_SECONDS, SHIFT_SECONDS) * sampling_rate)
+    shift = int(generator.uniform(-max_shift_seconds, max_shift_seconds) * sampling_rate)
     moved = np.zeros_like(changed)
     if shift >= 0:
         moved[shift:] = changed[: len(changed) - shift]
