@@ -194,19 +194,19 @@ def build_network(num_emotions: int, width: int, dropout: float) -> keras.Model:
     bands = keras.Input((None, NUM_MELS, 1), name="bands")
     speech = keras.Input((None,), name="speech")
 
-    # What a patch of time and frequency looks like. Frequency is pooled more than time.
-    hidden = bands
+    # What a patch of time and frequency looks like. Frequency is pooled more than time. What does not sound is
+    # 0 after each layer, like the padding of a convolution: silence around an utterance changes nothing.
+    hidden, sounds = bands, ops.expand_dims(speech, -1)
     for channels, pool in ((width, (2, 2)), (2 * width, (1, 2)), (4 * width, (2, 2)), (4 * width, (1, 2))):
         hidden = layers.Conv2D(channels, 3, padding="same", use_bias=False)(hidden)
         hidden = layers.BatchNormalization(momentum=0.9)(hidden)
         hidden = layers.ReLU()(hidden)
         hidden = layers.MaxPooling2D(pool, padding="same")(hidden)
-        hidden = layers.SpatialDropout2D(0.05)(hidden)
+        sounds = ops.max_pool(sounds, pool[0], padding="same")
+        hidden = layers.SpatialDropout2D(0.05)(hidden) * ops.expand_dims(sounds, -1)
 
-    # How it goes on over time. What does not sound is 0 in every layer, like the padding of a convolution:
-    # the silence around an utterance changes nothing.
-    sounds = ops.max_pool(ops.expand_dims(speech, -1), 4, padding="same")
-    hidden = layers.Reshape((-1, hidden.shape[2] * hidden.shape[3]))(hidden) * sounds
+    # How it goes on over time.
+    hidden = layers.Reshape((-1, hidden.shape[2] * hidden.shape[3]))(hidden)
     for dilation in (1, 2, 3):
         hidden = layers.Conv1D(8 * width, 3, padding="same", dilation_rate=dilation, use_bias=False)(hidden)
         hidden = layers.BatchNormalization(momentum=0.9)(hidden)
