@@ -69,7 +69,7 @@ from utils.table import check_table, read_table
 # ---------------------------------------------------------------------------------------------------
 # Arguments
 
-DEMO = {"output_dir": "runs/demo_cnn", "epochs": 14, "batch_size": 8}
+DEMO = {"output_dir": "runs/demo_cnn", "epochs": 12, "batch_size": 8, "mixup": 0.0, "average_decay": 0.98}
 """What --demo stands for; each can still be given by itself."""
 
 
@@ -194,8 +194,8 @@ def build_network(num_emotions: int, width: int, dropout: float) -> keras.Model:
     bands = keras.Input((None, NUM_MELS, 1), name="bands")
     speech = keras.Input((None,), name="speech")
 
-    # What a patch of time and frequency looks like. Frequency is pooled more than time. What does not sound is
-    # 0 after each layer, like the padding of a convolution: silence around an utterance changes nothing.
+    # What a patch of time and frequency looks like. Frequency is pooled more than time. What does not sound
+    # is 0 after each layer, like the padding of a convolution: silence around the words changes nothing.
     hidden, sounds = bands, ops.expand_dims(speech, -1)
     for channels, pool in ((width, (2, 2)), (2 * width, (1, 2)), (4 * width, (2, 2)), (4 * width, (1, 2))):
         hidden = layers.Conv2D(channels, 3, padding="same", use_bias=False)(hidden)
