@@ -369,12 +369,17 @@ def main() -> None:
             "val_uar", mode="max", factor=0.5, patience=max(1, args.patience // 3)
         )
         go_on = GoOn(model_folder, segments, average, early_stopping, plateau)
-        backup = keras.callbacks.BackupAndRestore(model_folder / "backup", delete_checkpoint=False)
+        backup = keras.callbacks.BackupAndRestore(
+            model_folder / "backup",
+            double_checkpoint=True,  # else a kill while it writes would leave nothing to go on from
+            delete_checkpoint=False,
+        )
         begun = time.perf_counter()
         try:
             trainee.fit(
                 segments,
                 epochs=args.epochs,
+                shuffle=False,  # the segments are: Keras' own order of the batches could not be resumed
                 verbose=2,
                 callbacks=[average, early_stopping, plateau, go_on, backup],
             )

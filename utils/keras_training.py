@@ -188,9 +188,10 @@ class WeightAverage(keras.callbacks.Callback):
 class GoOn(keras.callbacks.Callback):
     """Lets a killed run go on as if nothing had happened, together with Keras' `BackupAndRestore`.
 
-    That brings back weights, optimizer and epoch. This brings back the running mean, and shows the callbacks
-    that count epochs those that went before. In the list of callbacks it comes after them and before
-    `BackupAndRestore`, so that what was backed up is never newer than what is written here.
+    That brings back weights, optimizer and epoch. This brings back the running mean, seeds dropout and masks
+    anew for each epoch, and shows the callbacks that count epochs those that went before. In the list of
+    callbacks it comes after them and before `BackupAndRestore`, so that what was backed up is never newer
+    than what is written here.
 
     Args:
         folder: for `history.jsonl` and the means; made where it is missing.
@@ -220,6 +221,10 @@ class GoOn(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.segments.epoch = epoch
+        generators = [value for value in self.model.variables if value.name == "seed_generator_state"]
+        for number, generator in enumerate(generators):
+            seed = np.random.SeedSequence((self.segments.seed, epoch, number)).generate_state(1)
+            generator.assign([int(seed[0]) % 2**31, 0])
         if self.history is None:
             self._replay(epoch)
 
