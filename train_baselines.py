@@ -67,9 +67,7 @@ from utils.splits import (
     SINGLE_MODEL,
     SPLITS,
     select_emotions,
-    split_final,
-    split_folds,
-    split_table,
+    split_models,
 )
 from utils.table import check_table, read_table
 
@@ -231,13 +229,8 @@ def main() -> None:
     # Speaker split
 
     logger.info("Split %s: %s", args.protocol, PROTOCOL_WORDS[args.protocol])
-    if args.protocol in SINGLE_MODEL:
-        final = split_table(table, args.protocol, emotions, args.seed)
-        folds = models = {args.protocol: final}
-    else:
-        final = split_final(table, emotions)
-        folds = split_folds(table, args.protocol, emotions)
-        models = folds | {"final": final}  # after a model per fold the one that is published
+    # After a model per fold comes the one that is published.
+    folds, models, final = split_models(table, args.protocol, emotions, args.seed)
 
     # -----------------------------------------------------------------------------------------------
     # Features
@@ -278,11 +271,10 @@ def main() -> None:
             "test": pd.concat(heard, ignore_index=True),
             "validation": tell(model, features, validation, emotions, "final"),
         }
-        rows = examples.index[np.linspace(0, len(examples) - 1, 30).astype(int)]
-        audio = waveforms.with_format("numpy")
+        timed, pictures = report.pick_waveforms(examples, waveforms, emotions)
         latency = measure_latency(
             lambda waveform, model=model: model.predict_proba([extract(waveform, args.features)]),
-            [audio[int(row)]["waveform"] for row in rows],
+            timed,
             SAMPLING_RATE,
         )
 
@@ -326,10 +318,6 @@ def main() -> None:
         }
         metrics["latency"] = latency | {"device": device}
         metrics["duration_seconds"] = time.perf_counter() - start
-        pictures = {
-            emotions[label]: audio[int(examples.index[row])]["waveform"]
-            for label, row in report.example_clips(examples).items()
-        }
         metrics["importance"] = importance
         (run_folder / "figures").mkdir(parents=True, exist_ok=True)
         (run_folder / "README.md").unlink(missing_ok=True)

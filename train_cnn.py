@@ -60,9 +60,7 @@ from utils.splits import (
     describe_split,
     folds_digest,
     select_emotions,
-    split_final,
-    split_folds,
-    split_table,
+    split_models,
 )
 from utils.table import check_table, read_table
 
@@ -91,7 +89,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16, help="channels of the first convolution")
     parser.add_argument("--dropout", type=float, default=0.4, help="before the classifier")
     # Training
-    parser.add_argument("--epochs", type=int, default=80, help="at most so many")
+    parser.add_argument("--epochs", type=int, default=60, help="at most so many")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="at the start")
     parser.add_argument("--weight_decay", type=float, default=0.01)
@@ -306,18 +304,13 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Speaker split
 
-    if args.protocol in SINGLE_MODEL:
-        final = split_table(table, args.protocol, emotions, args.seed)
-        folds = models = {args.protocol: final}
-    else:
-        final = split_final(table, emotions)
-        folds = split_folds(table, args.protocol, emotions)
-        models = folds | {"final": final}  # after a model per fold the one that is published
+    # After a model per fold comes the one that is published.
+    folds, models, final = split_models(table, args.protocol, emotions, args.seed)
     logger.info("Split %s: %s", args.protocol, PROTOCOL_WORDS[args.protocol])
 
-    settings = ("width", "dropout", "batch_size", "segment_seconds", "learning_rate", "average_decay", "seed")
-    identity = {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
-    identity |= {name: getattr(args, name) for name in settings}
+    places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
+    identity = {name: value for name, value in vars(args).items() if name not in places}
+    identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     report.begin_run(run_folder, args.resume_from_checkpoint, identity)
 
     heard = []
@@ -410,12 +403,10 @@ def main() -> None:
 
     predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
     last = list(folds.values())[-1]
-    test = last[last["split"] == "test"].assign(label=lambda rows: rows["emotion"].map(emotions.index))
-    waveforms = waveforms.with_format("numpy")
-    rows = test.index[np.linspace(0, len(test) - 1, 30).astype(int)]
+    timed, examples = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
     latency = measure_latency(
         lambda waveform: saved.predict_on_batch(waveform[None]),
-        [waveforms[int(row)]["waveform"] for row in rows],
+        timed,
         SAMPLING_RATE,
     )
 
@@ -465,10 +456,6 @@ def main() -> None:
     }
     metrics["latency"] = latency | {"device": device}
     metrics["duration_seconds"] = time.perf_counter() - start
-    examples = {
-        emotions[label]: waveforms[int(test.index[row])]["waveform"]
-        for label, row in report.example_clips(test).items()
-    }
     (run_folder / "figures").mkdir(exist_ok=True)
     plots.save(
         plots.plot_layers(describe_layers(saved), f"{saved.count_params():,} parameters"),

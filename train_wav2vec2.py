@@ -69,9 +69,7 @@ from utils.splits import (
     describe_split,
     folds_digest,
     select_emotions,
-    split_final,
-    split_folds,
-    split_table,
+    split_models,
 )
 from utils.table import check_table, read_table
 from utils.trainer import EmotionTrainer
@@ -373,13 +371,8 @@ def main() -> None:
     # Speaker split
 
     table = select_emotions(table, emotions)
-    if data_args.protocol in SINGLE_MODEL:
-        final = split_table(table, data_args.protocol, emotions, args.seed)
-        folds = models = {data_args.protocol: final}
-    else:
-        final = split_final(table, emotions)
-        folds = split_folds(table, data_args.protocol, emotions)
-        models = folds | {"final": final}  # after a model per fold the one that is published
+    # After a model per fold comes the one that is published.
+    folds, models, final = split_models(table, data_args.protocol, emotions, args.seed)
     logger.info("Split %s: %s", data_args.protocol, PROTOCOL_WORDS[data_args.protocol])
 
     encoder = model_args.from_config or model_args.model_name_or_path
@@ -488,10 +481,8 @@ def main() -> None:
             return saved(values.to(args.device)).logits.cpu()
 
     last = list(folds.values())[-1]
-    test = last[last["split"] == "test"].assign(label=lambda rows: rows["emotion"].map(emotions.index))
-    waveforms = waveforms.with_format("numpy")
-    rows = test.index[np.linspace(0, len(test) - 1, 30).astype(int)]
-    latency = measure_latency(classify, [waveforms[int(row)]["waveform"] for row in rows], SAMPLING_RATE)
+    timed, examples = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
+    latency = measure_latency(classify, timed, SAMPLING_RATE)
 
     # -----------------------------------------------------------------------------------------------
     # Report and card
@@ -532,10 +523,6 @@ def main() -> None:
     }
     metrics["latency"] = latency | {"device": device}
     metrics["duration_seconds"] = time.perf_counter() - start
-    examples = {
-        emotions[label]: waveforms[int(test.index[row])]["waveform"]
-        for label, row in report.example_clips(test).items()
-    }
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")

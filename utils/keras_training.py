@@ -7,18 +7,15 @@ import json
 from pathlib import Path
 
 import keras
-import librosa
 import numpy as np
 
 from utils.audio import SAMPLING_RATE
 from utils.augment import augment
 from utils.runtime import write_text
-
-TRIM_DB = 38
-"""Training segments are cut from the part of a clip that is at most so far below its loudest 40 ms."""
+from utils.voice import speech_part
 
 LEVEL = 0.05
-"""RMS of that part, full scale = 1: mixed clips are equally loud."""
+"""RMS of the speech in every training clip, full scale = 1: those that are mixed are equally loud."""
 
 
 class TrainingSegments(keras.utils.PyDataset):
@@ -51,7 +48,7 @@ class TrainingSegments(keras.utils.PyDataset):
     ):
         super().__init__()
         rows = dataset.with_format("numpy")
-        self.waveforms = [_speech(row["waveform"]) for row in rows]
+        self.waveforms = [LEVEL * speech_part(row["waveform"])[0] for row in rows]
         labels = np.asarray(dataset["label"])
         self.targets = np.eye(num_emotions, dtype=np.float32)[labels] * (1 - label_smoothing)
         self.targets += label_smoothing / num_emotions
@@ -126,12 +123,6 @@ def balanced_weights(labels: np.ndarray, num_emotions: int) -> np.ndarray:
     """Return a weight per clip, float32, so that every emotion weighs the same and the mean is 1."""
     counts = np.bincount(labels, minlength=num_emotions)
     return (len(labels) / (np.count_nonzero(counts) * counts[labels])).astype(np.float32)
-
-
-def _speech(waveform: np.ndarray) -> np.ndarray:
-    centred = waveform - waveform.mean()
-    speech, _ = librosa.effects.trim(centred, top_db=TRIM_DB, frame_length=640, hop_length=160)
-    return speech * (LEVEL / np.sqrt(np.mean(speech**2)))
 
 
 class WeightAverage(keras.callbacks.Callback):

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,12 @@ from utils.runtime import (
     write_text,
 )
 from utils.splits import PROTOCOL_WORDS, describe_split, folds_digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+NUM_TIMED = 30
+"""Clips on which the time per clip is measured."""
 
 
 def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
@@ -218,6 +225,28 @@ def example_clips(clips: pd.DataFrame) -> dict[int, int]:
     speaker, text = by_variety.index[0]
     positions["other"] = (positions["speaker"] != speaker).astype(int) * 2 + (positions["text"] != text)
     return {int(label): int(rows["other"].idxmin()) for label, rows in positions.groupby("label", sort=True)}
+
+
+def pick_waveforms(
+    clips: pd.DataFrame, waveforms: "Dataset", emotions: Sequence[str]
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Return the waveforms of `NUM_TIMED` clips, from the first to the last, to time a model on; and
+    emotion -> waveform of one clip, to be drawn.
+
+    Args:
+        clips: tested clips, with `emotion`, `speaker`, `text`; their index points into `waveforms`.
+        waveforms: Dataset with a `waveform` column.
+        emotions: label names.
+    """
+    clips = clips.assign(label=clips["emotion"].map(list(emotions).index))
+    audio = waveforms.with_format("numpy")
+    rows = clips.index[np.linspace(0, len(clips) - 1, NUM_TIMED).astype(int)]
+    timed = [audio[int(row)]["waveform"] for row in rows]
+    examples = {
+        emotions[label]: audio[int(clips.index[row])]["waveform"]
+        for label, row in example_clips(clips).items()
+    }
+    return timed, examples
 
 
 def write_report(

@@ -112,6 +112,28 @@ def split_final(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
     return table.assign(split=_by_speaker(table, test=set()))
 
 
+def split_models(
+    table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], pd.DataFrame]:
+    """Return the splits of all models that a protocol asks for, each a table with `split`.
+
+    Args:
+        table, emotions, seed: as for `split_table`.
+
+    Returns:
+        folds: name -> split of each model that is tested.
+        models: name -> split of each model that is trained: the folds', and after them the published one.
+        final: the published one's, the last of `models`; under `SINGLE_MODEL` it is also the one fold.
+    """
+    if protocol in SINGLE_MODEL:
+        final = split_table(table, protocol, emotions, seed)
+        folds = {protocol: final}
+        return folds, folds, final
+    final = split_final(table, emotions)
+    folds = split_folds(table, protocol, emotions)
+    return folds, folds | {"final": final}, final
+
+
 def _by_speaker(table: pd.DataFrame, test: set[str], validation: set[str] | None = None) -> pd.Series:
     """Split by speaker; without `validation`, by the validation speakers of `corpora`, and where a corpus
     has none to spare (TESS) by words: its training speakers validate on every fifth of them."""
