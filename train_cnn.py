@@ -89,7 +89,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16, help="channels of the first convolution")
     parser.add_argument("--dropout", type=float, default=0.4, help="before the classifier")
     # Training
-    parser.add_argument("--epochs", type=int, default=60, help="at most so many")
+    parser.add_argument("--epochs", type=int, default=50, help="at most so many")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="at the start")
     parser.add_argument("--weight_decay", type=float, default=0.01)
