@@ -19,6 +19,7 @@ from utils.splits import (
     split_digest,
     split_final,
     split_folds,
+    split_models,
     split_table,
 )
 
@@ -270,6 +271,18 @@ def test_the_model_that_is_saved_beside_folds_trains_on_all_but_the_validation_s
     assert speakers(final, "validation") == actors(19, 20)
     assert speakers(final, "train") == actors(*range(1, 25)) - actors(19, 20)
     assert not speakers(final, "test")
+
+
+def test_after_a_model_per_fold_the_published_one_is_trained():
+    folds, models, final = split_models(table_of("ravdess"), "folds", EMOTIONS)
+    assert list(models) == [*folds, "final"] and models["final"] is final
+    assert "test" not in set(final["split"])
+
+
+def test_one_model_is_both_tested_and_published(ravdess):
+    folds, models, final = split_models(ravdess, "holdout", EMOTIONS)
+    assert list(folds) == list(models) == ["holdout"] and folds["holdout"] is models["holdout"] is final
+    pd.testing.assert_frame_equal(final, split_table(ravdess, "holdout", EMOTIONS))
 
 
 @pytest.mark.parametrize(
