@@ -17,6 +17,10 @@ from utils.voice import speech_part
 LEVEL = 0.05
 """RMS of the speech in every training clip, full scale = 1: those that are mixed are equally loud."""
 
+NUM_WORKERS = 2
+"""Threads that make batches. With one, Keras leaves the queue to tf.data, which idles for two seconds at the
+start of each epoch."""
+
 
 class TrainingSegments(keras.utils.PyDataset):
     """Draws every clip once an epoch; the last batch is filled up with clips that come twice.
@@ -46,7 +50,7 @@ class TrainingSegments(keras.utils.PyDataset):
         label_smoothing: float,
         seed: int,
     ):
-        super().__init__()
+        super().__init__(workers=NUM_WORKERS)
         rows = dataset.with_format("numpy")
         self.waveforms = [LEVEL * speech_part(row["waveform"])[0] for row in rows]
         labels = np.asarray(dataset["label"])
@@ -98,7 +102,7 @@ class WholeClips(keras.utils.PyDataset):
     """
 
     def __init__(self, dataset, num_emotions: int, batch_size: int = 32):
-        super().__init__()
+        super().__init__(workers=NUM_WORKERS)
         self.dataset = dataset.with_format("numpy")
         self.labels = np.asarray(dataset["label"])
         self.weights = balanced_weights(self.labels, num_emotions)
