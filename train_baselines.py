@@ -18,6 +18,7 @@ predictions.csv, figures and the fitted pipeline (model.skops).
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -165,9 +166,12 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
     pipeline, grid, _ = build_model(name, features.shape[1], seed)
     groups = rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
     folds = GroupKFold(4) if protocol != "random" else 4
-    search = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=folds, n_jobs=-1)
-    search.fit(features, rows["emotion"], groups=groups)
-    model = search.best_estimator_
+    with tempfile.TemporaryDirectory() as kept:
+        if "pca" in pipeline.named_steps:  # it takes far longer than what comes after it
+            pipeline.set_params(memory=kept)
+        search = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=folds, n_jobs=-1)
+        search.fit(features, rows["emotion"], groups=groups)
+    model = search.best_estimator_.set_params(memory=None)
     if not hasattr(model, "predict_proba"):  # a support vector machine: probabilities by Platt's method
         model = CalibratedClassifierCV(model, ensemble=False, n_jobs=-1).fit(features, rows["emotion"])
     return model, search.best_params_
