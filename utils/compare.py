@@ -153,20 +153,23 @@ def paired_tests(runs: list[Run]) -> pd.DataFrame:
     return tests
 
 
-def leaks(runs: list[Run], random_runs: list[Run]) -> list[str]:
-    """Return a sentence per random-split run that has a speaker-independent run of the same model."""
-    sentences = []
+def leaks(runs: list[Run], random_runs: list[Run]) -> pd.DataFrame:
+    """Return a row per random-split run that has a speaker-independent run of the same model."""
+    rows = []
     for leaky, honest in itertools.product(random_runs, runs):
         if all(
             _same(leaky.metrics, honest.metrics, key) for key in ("script", "emotions", "model", "corpora")
         ):
-            points = 100 * (leaky.metrics["test"]["uar"] - honest.metrics["test"]["uar"])
-            sentences.append(
-                f"{leaky.name}: UAR {100 * leaky.metrics['test']['uar']:.1f} % on a random split, "
-                f"{100 * honest.metrics['test']['uar']:.1f} % under `{honest.metrics['protocol']}`: "
-                f"{points:.1f} points are the split's, not the model's."
+            flattered, true = (100 * run.metrics["test"]["uar"] for run in (leaky, honest))
+            rows.append(
+                {
+                    "run": leaky.name,
+                    "UAR % on a random split": round(flattered, 1),
+                    f"UAR % of the same model under `{honest.metrics['protocol']}`": round(true, 1),
+                    "points that are the split's": round(flattered - true, 1),
+                }
             )
-    return sentences
+    return pd.DataFrame(rows)
 
 
 def _same(first: dict, second: dict, key: str) -> bool:
@@ -182,10 +185,12 @@ def _same(first: dict, second: dict, key: str) -> bool:
 
 def markdown(table: pd.DataFrame) -> str:
     """Return a table in Markdown; p-values with three significant digits."""
+    table = table.copy()
+    for name in table.columns:
+        if name.endswith(" p"):
+            table[name] = table[name].map("{:.3g}".format)
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    for row in table.itertuples(index=False):
-        cells = [f"{cell:.3g}" if isinstance(cell, float) and cell < 0.1 else str(cell) for cell in row]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines)
 
 
@@ -216,7 +221,8 @@ def main() -> None:
     check_comparable(runs)
 
     table = results_table(runs)
-    leaked = leaks(runs, random_runs) if runs is not random_runs else []
+    leaked = leaks(runs, random_runs) if runs is not random_runs else pd.DataFrame()
+    leaked = [markdown(leaked)] if len(leaked) else []
     tests = [markdown(paired_tests(runs))] if len(runs) > 1 else []
     text = "\n\n".join([markdown(table), *tests, *leaked])
     logger.info("%s", text)
