@@ -243,6 +243,9 @@ def main() -> None:
     if args.speaker_normalization:
         features[table.index] = normalize_speakers(features[table.index], table["speaker"])
 
+    last = list(folds.values())[-1]
+    examples = last[last["split"] == "test"]
+    timed, pictures = report.pick_waveforms(examples, waveforms, emotions)
     for name in args.models:
         start = time.perf_counter()
         run_folder = output_dir / name
@@ -267,7 +270,7 @@ def main() -> None:
 
             if len(test):
                 heard.append(tell(model, features, test, emotions, fold))
-                examples, tested = test, model
+                tested = model
         importance = group_importance(
             tested, features[examples.index], examples["emotion"], args.features, args.seed
         )
@@ -275,7 +278,6 @@ def main() -> None:
             "test": pd.concat(heard, ignore_index=True),
             "validation": tell(model, features, validation, emotions, "final"),
         }
-        timed, pictures = report.pick_waveforms(examples, waveforms, emotions)
         latency = measure_latency(
             lambda waveform, model=model: model.predict_proba([extract(waveform, args.features)]),
             timed,

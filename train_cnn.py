@@ -4,8 +4,8 @@ Try it offline, with synthetic voices (2 CPU cores: about two minutes):
 
     python train_cnn.py --demo
 
-The real thing, under speaker-independent folds that others publish on (7 models; 2 CPU cores: an hour and
-a half, a GPU: some minutes):
+The real thing, under speaker-independent folds that others publish on (7 models, each some ten minutes on
+one CPU core):
 
     python train_cnn.py --corpora ravdess --protocol folds --output_dir runs/cnn
 

@@ -221,9 +221,9 @@ def main() -> None:
     check_comparable(runs)
 
     table = results_table(runs)
-    leaked = leaks(runs, random_runs) if runs is not random_runs else pd.DataFrame()
-    leaked = [markdown(leaked)] if len(leaked) else []
     tests = [markdown(paired_tests(runs))] if len(runs) > 1 else []
+    split_gains = leaks(runs, random_runs) if runs is not random_runs else []
+    leaked = [markdown(split_gains)] if len(split_gains) else []
     text = "\n\n".join([markdown(table), *tests, *leaked])
     logger.info("%s", text)
     output_dir = Path(args.output_dir)
