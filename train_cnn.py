@@ -367,7 +367,6 @@ def main() -> None:
             double_checkpoint=True,  # else a kill while it writes would leave nothing to go on from
             delete_checkpoint=False,
         )
-        begun = time.perf_counter()
         try:
             trainee.fit(
                 segments,
@@ -379,7 +378,7 @@ def main() -> None:
         except KeyboardInterrupt:
             logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
             raise
-        training_seconds = time.perf_counter() - begun
+        training_seconds = sum(figures["seconds"] for figures in go_on.history)  # before a kill as well
         go_on.restore_best()
         weights = (run_folder if split is final else model_folder) / "model.keras"
         classifier.save(weights)

@@ -111,6 +111,7 @@ def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "README.md").exists(), "a killed run must not look finished"
+    before_kill = [json.loads(line) for line in history.read_text().splitlines()]
 
     assert "begun" in train(folder, cache, "--demo", expect=2)
     output = train(folder, cache, "--demo", "--resume_from_checkpoint")
@@ -118,7 +119,10 @@ def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tm
     assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
     for part in ("validation", "test"):
         assert metrics_of(folder)[part] == metrics_of(demo_run)[part]
-    assert metrics_of(folder)["training"]["history"] == metrics_of(demo_run)["training"]["history"]
+    resumed, whole = (metrics_of(each)["training"] for each in (folder, demo_run))
+    assert resumed["history"] == whole["history"]
+    # Its time is that of all epochs, not of those after the kill.
+    assert resumed["seconds"] > sum(figures["seconds"] for figures in before_kill)
     assert "complete" in train(folder, cache, "--demo", "--resume_from_checkpoint")
 
 

@@ -4,6 +4,7 @@ Training hears segments of one length, augmented and mixed; validation hears cli
 """
 
 import json
+import time
 from pathlib import Path
 
 import keras
@@ -194,7 +195,7 @@ class GoOn(keras.callbacks.Callback):
         average: of the weights.
         early_stopping, plateau: the callbacks that count epochs.
 
-    After training, `history` has a dict of figures per epoch.
+    After training, `history` has a dict of figures per epoch, with the `seconds` that it took.
     """
 
     def __init__(
@@ -212,6 +213,7 @@ class GoOn(keras.callbacks.Callback):
         self.early_stopping = early_stopping
         self.plateau = plateau
         self.history = None
+        self.begun = 0.0
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -222,6 +224,7 @@ class GoOn(keras.callbacks.Callback):
             generator.assign([int(seed[0]) % 2**31, 0])
         if self.history is None:
             self._replay(epoch)
+        self.begun = time.perf_counter()
 
     def _replay(self, num_epochs: int) -> None:
         """Take in what was written in the epochs before this one; an epoch that was cut off is forgotten."""
@@ -241,6 +244,7 @@ class GoOn(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         figures = {name: float(value) for name, value in (logs or {}).items()}
+        figures["seconds"] = time.perf_counter() - self.begun
         self.history.append(figures)
         np.savez(self.folder / f"mean-{epoch}.npz", *self.average.values)
         kept = {epoch, epoch - 1, self.early_stopping.best_epoch}
