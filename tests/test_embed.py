@@ -1,0 +1,116 @@
+"""One pass gives each clip's layer means, as if it were alone, and no clip is encoded twice.
+
+Run: python -m pytest tests/test_embed.py
+"""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from test_encoder import CONFIGS, build, every_encoder, random_clips
+from transformers import Wav2Vec2FeatureExtractor
+
+from utils.embed import _batches, embed, layer_means
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+
+
+@every_encoder
+def test_a_clip_has_the_same_means_beside_longer_ones_as_alone(encoder):
+    model = build(encoder)
+    clips = random_clips(16_000, 9_000, 16_000, 4_321, 12_345)
+    together = layer_means(model, clips)
+    for clip, means in zip(clips, together, strict=True):
+        with torch.inference_mode():
+            states = model.base_model(clip[None], output_hidden_states=True).hidden_states
+        alone = torch.stack(states, dim=1).mean(dim=2)[0]
+        torch.testing.assert_close(means, alone, atol=1e-5, rtol=0)
+
+
+@every_encoder
+def test_a_stock_head_gives_the_same_logits_from_the_means(encoder):
+    model = build(encoder)
+    torch.nn.init.normal_(model.layer_weights)
+    clips = random_clips(16_000, 9_000, 4_321)
+    means = layer_means(model, clips)
+    with torch.inference_mode():
+        weights = model.layer_weights.softmax(-1)
+        logits = model.classifier(model.projector((means * weights[:, None]).sum(dim=1)))
+        expected = torch.cat([model(clip[None]).logits for clip in clips])
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    assert expected.std(dim=0).min() > 1e-3  # the clips differ, or this would say nothing
+
+
+class Counting:
+    """Feature extractor that counts what goes through it."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, *args, **kwargs):
+        self.count += 1
+        return EXTRACTOR(*args, **kwargs)
+
+    def to_json_string(self):
+        return EXTRACTOR.to_json_string()
+
+
+def clips_of(*lengths: int) -> tuple[Dataset, list[str]]:
+    clips = [clip.numpy() for clip in random_clips(*lengths)]
+    return Dataset.from_dict({"waveform": clips}), [f"clip {length}" for length in lengths]
+
+
+def test_no_clip_is_encoded_twice_and_another_encoder_starts_anew(tmp_path):
+    model = build("wav2vec2-base")
+    waveforms, digests = clips_of(8_000, 6_000, 7_000)
+    first = embed(model, EXTRACTOR, waveforms.select([0, 1]), digests[:2], tmp_path)
+    counting = Counting()
+    again = embed(model, counting, waveforms, digests, tmp_path)
+    assert counting.count == 1
+    np.testing.assert_array_equal(again[:2], first)
+    assert again.shape == (3, 4, 32) and again.dtype == np.float32
+
+    with torch.no_grad():
+        model.base_model.encoder.layers[0].attention.k_proj.weight[0, 0] += 1
+    counting = Counting()
+    other = embed(model, counting, waveforms, digests, tmp_path)
+    assert counting.count == 3 and np.abs(other - again).max() > 1e-6
+
+
+def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.embed.SHARD", 2)
+    model = build("wav2vec2-base")
+    waveforms, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
+    whole = embed(model, EXTRACTOR, waveforms, digests, tmp_path / "whole")
+
+    class Killed(Counting):
+        def __call__(self, *args, **kwargs):
+            if self.count == 3:
+                raise KeyboardInterrupt
+            return super().__call__(*args, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(model, Killed(), waveforms, digests, tmp_path / "killed")
+    counting = Counting()
+    resumed = embed(model, counting, waveforms, digests, tmp_path / "killed")
+    assert counting.count == 3  # of five clips two had reached the disk
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_one_at_a_time_or_together_under_a_budget_is_the_same(tmp_path, monkeypatch):
+    model = build("wavlm")
+    waveforms, digests = clips_of(8_000, 7_000, 6_000, 5_000)
+    alone = embed(model, EXTRACTOR, waveforms, digests, tmp_path / "alone")
+    lengths = dict(zip(digests, (8_000, 7_000, 6_000, 5_000), strict=True))
+    sizes = []
+    for batch in _batches(digests, lengths, budget=16_000):
+        rows = waveforms.select([digests.index(digest) for digest in batch]).with_format("numpy")
+        values = [EXTRACTOR(row["waveform"], sampling_rate=16_000)["input_values"][0] for row in rows]
+        together = layer_means(model, [torch.as_tensor(value) for value in values]).numpy()
+        np.testing.assert_allclose(together, alone[[digests.index(digest) for digest in batch]], atol=1e-5)
+        sizes.append(len(batch))
+    assert sizes == [2, 2]
+
+
+def test_the_configs_cover_group_and_layer_norm():
+    assert {config.feat_extract_norm for config in CONFIGS.values()} == {"group", "layer"}

@@ -1,0 +1,118 @@
+"""The head that scikit-learn fits is the head that `pipeline` plays, and no choice has heard a test speaker.
+
+Run: python -m pytest tests/test_probe.py
+"""
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from test_encoder import build, every_encoder
+from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
+
+from utils.embed import layer_means
+from utils.probe import STRENGTHS, Probe, fit_probes, fold_into
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+NUM_LABELS = 4
+
+
+def speakers_and_clips(num_speakers: int, layer: int, num_layers: int = 4, num_labels: int = NUM_LABELS):
+    """Means in which one layer tells the labels, the others tell the speaker."""
+    generator = np.random.default_rng(0)
+    labels = np.tile(np.arange(num_labels), 6 * num_speakers)
+    groups = np.repeat(np.arange(num_speakers), 6 * num_labels)
+    means = generator.standard_normal((len(labels), num_layers, 16))
+    means += 3 * generator.standard_normal((num_speakers, num_layers, 16))[groups]
+    means[:, layer] = 0.4 * generator.standard_normal((len(labels), 16)) + np.eye(16)[labels]
+    return means.astype(np.float32), labels, groups
+
+
+def test_the_layer_that_knows_is_chosen():
+    means, labels, groups = speakers_and_clips(6, layer=2)
+    (probe,) = fit_probes(means, labels, groups, [np.arange(len(labels))], NUM_LABELS)
+    assert probe.layer == 2 and probe.strength in STRENGTHS
+    assert probe.choice.shape == (5, len(STRENGTHS))
+    assert probe.choice[2].max() == probe.choice.max() > 0.6 > probe.choice[0].max()
+
+
+def test_the_head_is_that_of_scikit_learn():
+    means, labels, groups = speakers_and_clips(6, layer=1)
+    (probe,) = fit_probes(means, labels, groups, [np.arange(len(labels))], NUM_LABELS)
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=probe.strength, class_weight="balanced", max_iter=2_000)
+    ).fit(means[:, 1], labels)
+    told = torch.as_tensor(probe.logits(means)).softmax(-1).numpy()
+    np.testing.assert_allclose(told, model.predict_proba(means[:, 1]), atol=1e-5)
+
+
+def test_labels_of_clips_that_are_not_in_a_part_change_nothing():
+    means, labels, groups = speakers_and_clips(6, layer=1)
+    part = np.flatnonzero(groups != 3)
+    (before,) = fit_probes(means, labels, groups, [part], NUM_LABELS)
+    spoilt = means.copy()
+    spoilt[groups == 3] = 1e3
+    (after,) = fit_probes(spoilt, np.where(groups == 3, 0, labels), groups, [part], NUM_LABELS)
+    np.testing.assert_array_equal(before.choice, after.choice)
+    np.testing.assert_array_equal(before.weights, after.weights)
+
+
+def test_speakers_do_not_stand_on_both_sides_of_the_choice():
+    """Labels that only the speaker's voice tells are worth nothing for other speakers."""
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(8), 20)
+    labels = groups % NUM_LABELS
+    means = generator.standard_normal((8, 2, 16))[groups] * 5 + generator.standard_normal((160, 2, 16)) * 0.1
+    (probe,) = fit_probes(means.astype(np.float32), labels, groups, [np.arange(160)], NUM_LABELS)
+    assert probe.choice.max() < 0.6  # clips apart, it would be 1
+
+
+@pytest.fixture(scope="module")
+def recordings(demo_folder) -> list:
+    return sorted(demo_folder.rglob("*.wav"))[:40:2]
+
+
+@every_encoder
+@pytest.mark.parametrize("layer", [0, 3, None])
+def test_pipeline_gives_the_probabilities_of_scikit_learn_on_real_files(encoder, layer, recordings, tmp_path):
+    model = build(encoder)
+    waveforms = [librosa.load(path, sr=16_000)[0] for path in recordings]
+    values = [
+        torch.as_tensor(EXTRACTOR(waveform, sampling_rate=16_000)["input_values"][0])
+        for waveform in waveforms
+    ]
+    means = layer_means(model, values).numpy()
+    labels = np.arange(len(values)) % NUM_LABELS
+    features = means.mean(axis=1) if layer is None else means[:, layer]
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, labels)
+
+    scaler, regression = reference[0], reference[1]
+    weights = regression.coef_ / scaler.scale_
+    probe = Probe(layer, 0.1, weights, regression.intercept_ - weights @ scaler.mean_, np.zeros(0))
+    fold_into(model, probe)
+    model.save_pretrained(tmp_path)
+    EXTRACTOR.save_pretrained(tmp_path)
+
+    classifier = pipeline("audio-classification", model=str(tmp_path), top_k=None)
+    for waveform, expected in zip(waveforms, reference.predict_proba(features), strict=True):
+        told = {answer["label"]: answer["score"] for answer in classifier(waveform)}
+        told = [told[f"LABEL_{label}"] for label in range(NUM_LABELS)]
+        np.testing.assert_allclose(told, expected, atol=1e-5)
+
+
+def test_two_emotions_and_a_temperature(tmp_path):
+    means, labels, groups = speakers_and_clips(4, layer=1, num_labels=2)
+    (probe,) = fit_probes(means, labels, groups, [np.arange(len(labels))], 2)
+    assert probe.weights.shape == (2, 16) and (probe.logits(means).argmax(axis=1) == labels).mean() > 0.8
+    config = build("wav2vec2-base").config
+    config.num_labels, config.hidden_size, config.num_hidden_layers = 2, 16, 3
+    model = AutoModelForAudioClassification.from_config(config)
+    fold_into(model, probe, temperature=2.0)
+    with torch.inference_mode():
+        weights = model.layer_weights.softmax(-1)
+        hidden = (torch.as_tensor(means) * weights[:, None]).sum(dim=1)
+        logits = model.classifier(model.projector(hidden))
+    np.testing.assert_allclose(logits.numpy(), probe.logits(means) / 2, atol=1e-4)

@@ -1,0 +1,136 @@
+"""Time means of an encoder's layers come in; a linear head goes out, folded into the stock checkpoint.
+
+The head is a standard scaler and a logistic regression on one layer, or on the average of all. Both are
+affine, and so is everything that a stock classifier does after its encoder: what is saved is a stock
+checkpoint whose `pipeline` gives the probabilities of scikit-learn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+
+STRENGTHS = (0.0003, 0.003, 0.03)
+"""Inverse strengths of the penalty (scikit-learn's C) to choose from, of standardised features."""
+
+ONE_HOT = 30.0
+"""Layer weight of the chosen layer, the others have 0: a softmax makes all but 1e-13 of it."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted head.
+
+    Attributes:
+        layer: which hidden state it hears, 0 = what the first layer is given; None = the mean of all.
+        strength: the chosen C.
+        weights: (num_labels, hidden_size) and bias: (num_labels,), float64, of the raw time means: the
+            scaler is inside.
+        choice: UAR (num_layers + 1, len(STRENGTHS)) of the cross-validation among the training speakers
+            that chose both; its last row is the mean of all layers.
+    """
+
+    layer: int | None
+    strength: float
+    weights: np.ndarray
+    bias: np.ndarray
+    choice: np.ndarray
+
+    def logits(self, means: np.ndarray) -> np.ndarray:
+        """(num_clips, num_hidden_states, hidden_size) -> (num_clips, num_labels), float64"""
+        return _features(means, self.layer) @ self.weights.T + self.bias
+
+
+def fit_probes(
+    means: np.ndarray, labels: np.ndarray, groups: np.ndarray, parts: Sequence[np.ndarray], num_labels: int
+) -> list[Probe]:
+    """Fit a head for each of several sets of training clips, on all cores.
+
+    Args:
+        means: float32 (num_clips, num_hidden_states, hidden_size).
+        labels: (num_clips,).
+        groups: (num_clips,): what must not be on both sides of the inner cross-validation, the speaker.
+        parts: rows of the training clips of each head.
+        num_labels: all of them occur in each part.
+    """
+    candidates = [*range(means.shape[1]), None]
+    parallel = joblib.Parallel(n_jobs=-1)
+    scores = parallel(
+        joblib.delayed(_cross_validate)(_features(means[rows], layer), labels[rows], groups[rows])
+        for rows in parts
+        for layer in candidates
+    )
+    probes = []
+    for number, rows in enumerate(parts):
+        choice = np.array(scores[number * len(candidates) : (number + 1) * len(candidates)])
+        best, strength = np.unravel_index(choice.argmax(), choice.shape)
+        layer, strength = candidates[best], STRENGTHS[strength]
+        scaler, model = _fit(_features(means[rows], layer), labels[rows], [strength])[0]
+        weights = _as_rows(model.coef_, num_labels) / scaler.scale_
+        bias = _as_rows(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
+        probes.append(Probe(layer, strength, weights, bias, choice))
+    return probes
+
+
+def _features(means: np.ndarray, layer: int | None) -> np.ndarray:
+    return means.mean(axis=1) if layer is None else means[:, layer]
+
+
+def _as_rows(values: np.ndarray, num_labels: int) -> np.ndarray:
+    """Of two labels scikit-learn keeps the second one's logit alone."""
+    return np.vstack([np.zeros_like(values), values]) if num_labels == 2 else values
+
+
+def _cross_validate(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the UAR (len(STRENGTHS),) over all held-out groups together."""
+    told = np.empty((len(STRENGTHS), len(labels)), dtype=int)
+    for train, test in GroupKFold(min(4, len(np.unique(groups)))).split(features, labels, groups):
+        for number, (scaler, model) in enumerate(_fit(features[train], labels[train], STRENGTHS)):
+            told[number, test] = model.predict(scaler.transform(features[test]))
+    return np.array([balanced_accuracy_score(labels, row) for row in told])
+
+
+def _fit(features: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[tuple]:
+    """Return (scaler, logistic regression) for each strength; each starts from the weaker one before it."""
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features)
+    fitted, start = [], None
+    for strength in sorted(strengths):
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2_000, warm_start=True)
+        if start is not None:
+            model.coef_, model.intercept_ = start.coef_.copy(), start.intercept_.copy()
+            model.classes_ = start.classes_
+        start = model.fit(scaled, labels)
+        fitted.append((scaler, model))
+    return fitted
+
+
+@torch.no_grad()
+def fold_into(model: torch.nn.Module, probe: Probe, temperature: float = 1.0) -> None:
+    """Give a stock classifier the head of a probe.
+
+    The rows of its projector that the head does not need keep small random weights, and the classifier gives
+    them none: the function is the probe's, and later training can make use of them.
+
+    Args:
+        model: with `use_weighted_layer_sum`; its projector has at least as many rows as labels.
+        temperature: the logits are divided by it.
+    """
+    num_labels = len(probe.bias)
+    layer_weights = torch.zeros_like(model.layer_weights)
+    if probe.layer is not None:
+        layer_weights[probe.layer] = ONE_HOT
+    model.layer_weights.copy_(layer_weights)
+    torch.nn.init.normal_(model.projector.weight, std=0.02)
+    torch.nn.init.zeros_(model.projector.bias)
+    model.projector.weight[:num_labels] = torch.as_tensor(probe.weights, dtype=torch.float32)
+    model.projector.bias[:num_labels] = torch.as_tensor(probe.bias, dtype=torch.float32)
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.zeros_(model.classifier.bias)
+    model.classifier.weight[:, :num_labels] = torch.eye(num_labels) / temperature
