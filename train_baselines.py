@@ -68,6 +68,7 @@ from utils.splits import (
     SINGLE_MODEL,
     SPLITS,
     select_emotions,
+    selection_groups,
     split_models,
 )
 from utils.table import check_table, read_table
@@ -164,7 +165,7 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
             cross-validation over speakers, or over words where one or two speakers train.
     """
     pipeline, grid, _ = build_model(name, features.shape[1], seed)
-    groups = rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
+    groups = selection_groups(rows, protocol)
     folds = GroupKFold(4) if protocol != "random" else 4
     with tempfile.TemporaryDirectory() as kept:
         if "pca" in pipeline.named_steps:  # it takes far longer than what comes after it

@@ -1,4 +1,7 @@
-"""Fine-tune wav2vec2 (or XLS-R, HuBERT, WavLM) on RAVDESS and TESS, and write a model card.
+"""Probe and fine-tune wav2vec2 (or XLS-R, HuBERT, WavLM) on RAVDESS and TESS, and write a model card.
+
+First the encoder hears each clip once, and a linear head learns from what its layers say. Then its last
+layers are fine-tuned from there. What validates better is kept.
 
 Try it offline, with synthetic voices and a tiny random encoder (under 3 minutes on 2 CPU cores):
 
@@ -8,15 +11,16 @@ The real thing, on a Colab or Kaggle GPU; corpora that are not at hand are downl
 
     accelerate launch train_wav2vec2.py --output_dir runs/wav2vec2
 
-On a laptop, with clips that you have, tuning only the last layer:
+On a laptop, with clips that you have, the linear head alone:
 
-    python train_wav2vec2.py --corpora ravdess --data_dir ~/ravdess --unfreeze_layers 1
+    python train_wav2vec2.py --corpora ravdess --data_dir ~/ravdess --num_train_epochs 0
 
 All flags of transformers' TrainingArguments work too, and `python train_wav2vec2.py options.yaml` takes
 the same options from a YAML or JSON file. The run folder then holds a model for
 `pipeline("audio-classification")`, its card (README.md), metrics.json, predictions.csv and figures.
 """
 
+import json
 import shutil
 import sys
 import time
@@ -27,6 +31,9 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from accelerate import PartialState
+from scipy.special import softmax
+from sklearn.metrics import balanced_accuracy_score
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -46,9 +53,11 @@ from utils.corpora import CORPORA, REAL_CORPORA
 from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
+from utils.embed import embed
 from utils.encoder import freeze_all_but_last, is_head, predict
 from utils.labels import choose_emotions
-from utils.metrics import EmotionMetric, measure_latency
+from utils.metrics import EmotionMetric, fit_temperature, measure_latency
+from utils.probe import Probe, fit_probes, fold_into, scale_logits
 from utils.runtime import (
     PROJECT_ROOT,
     InputError,
@@ -60,15 +69,18 @@ from utils.runtime import (
     read_options,
     refuse_arguments,
     run_script,
+    write_json,
     write_text,
 )
 from utils.splits import (
     PROTOCOL_WORDS,
     PROTOCOLS,
     SINGLE_MODEL,
+    SPLITS,
     describe_split,
     folds_digest,
     select_emotions,
+    selection_groups,
     split_models,
 )
 from utils.table import check_table, read_table
@@ -139,6 +151,9 @@ class ModelArguments:
         metadata={"help": "Random encoder of that size instead, without any download.",
                   "choices": ["tiny", "base"]},
     )  # fmt: skip
+    no_probe: bool = field(
+        default=False, metadata={"help": "Fine-tune from a fresh head, not from that of the probe."}
+    )
     unfreeze_layers: int = field(
         default=3, metadata={"help": "The last so many transformer layers are tuned; the rest is frozen."}
     )
@@ -221,6 +236,10 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
     for name in data.corpora:
         if name not in REAL_CORPORA:
             raise InputError(f"--corpora: unknown corpus '{name}'; known: {' '.join(REAL_CORPORA)}")
+    if model.no_probe and run.num_train_epochs <= 0:
+        raise InputError(
+            "--no_probe with --num_train_epochs 0: expected one of them; nothing would be trained"
+        )
     if data.max_length_seconds < MIN_SECONDS:
         raise InputError(f"--max_length_seconds {data.max_length_seconds}: expected at least {MIN_SECONDS}")
     if run.push_to_hub:
@@ -307,13 +326,18 @@ def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, floa
     return {"loss": loss} | {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
 
 
-def describe_model(arguments: ModelArguments, model) -> str:
-    """Return the model in words, for the card."""
+def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | None) -> str:
+    """Return the saved model in words, for the card."""
     if arguments.from_config:
         source = f"a randomly initialised {arguments.from_config} wav2vec2 encoder"
     else:
         source = f"the {model.config.model_type} encoder `{Path(arguments.model_name_or_path).name}`"
     num_layers = model.config.num_hidden_layers
+    if kept == "probe":
+        heard = (
+            "the average of its layers" if probe.layer is None else f"its layer {probe.layer} of {num_layers}"
+        )
+        return f"{source}, left as it was, with a linear classifier on {heard}, averaged over time"
     return (
         f"{source} with a linear classifier on the learnt weighted sum of its layers, averaged over time; "
         f"the last {arguments.unfreeze_layers} of {num_layers} transformer layers were tuned, the rest "
@@ -321,21 +345,41 @@ def describe_model(arguments: ModelArguments, model) -> str:
     )
 
 
-def describe_training(data: DataArguments, model: ModelArguments, args: RunArguments, state) -> str:
-    """Return the training in words, for the card; `state` is the Trainer's at the end."""
-    evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
-    kept = state.best_global_step if args.load_best_model_at_end else evaluations[-1]["step"]
-    entry = next(entry for entry in evaluations if entry["step"] == kept)
-    choice = f"the best validation {args.metric_for_best_model}" if args.load_best_model_at_end else "the end"
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return (
-        f"Trained with {args.optim.value}, weight decay {args.weight_decay:g}, learning rate "
-        f"{args.learning_rate:g} for the tuned encoder layers and {model.head_learning_rate:g} for the head, "
-        f"schedule {args.lr_scheduler_type.value}, in batches of {batch} clips of like length cut to at most "
-        f"{data.max_length_seconds:g} s; class weights {model.class_weights}; augmentation "
-        f"{'on' if data.augment else 'off'}. Of {len(evaluations)} evaluations the state at {choice} was "
-        f"kept: epoch {entry['epoch']:g}, validation UAR {100 * entry['eval_uar']:.1f} %."
-    )
+def describe_training(
+    data: DataArguments, model: ModelArguments, args: RunArguments, probed: bool, facts: dict, state
+) -> str:
+    """Return the training in words, for the card; `facts` of each model, `state` of the last Trainer."""
+    sentences = []
+    if probed:
+        sentences += [
+            "First a probe: standardised time means of the frozen encoder's layers, logistic regression with "
+            "balanced class weights; layer and C were chosen by cross-validation among the training speakers."
+        ]
+    if state:
+        evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
+        best = state.best_global_step if args.load_best_model_at_end else evaluations[-1]["step"]
+        entry = next(entry for entry in evaluations if entry["step"] == best)
+        choice = (
+            f"the best validation {args.metric_for_best_model}" if args.load_best_model_at_end else "the end"
+        )
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        sentences += [
+            f"{'Then fine-tuning from there' if probed else 'Trained'} with {args.optim.value}, weight decay "
+            f"{args.weight_decay:g}, learning rate {args.learning_rate:g} for the tuned encoder layers and "
+            f"{model.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in batches "
+            f"of {batch} clips of like length cut to at most {data.max_length_seconds:g} s; class weights "
+            f"{model.class_weights}; augmentation {'on' if data.augment else 'off'}. Of {len(evaluations)} "
+            f"evaluations the state at {choice} was taken: epoch {entry['epoch']:g}, validation UAR "
+            f"{100 * entry['eval_uar']:.1f} %."
+        ]
+    *folds, last = facts.values()
+    if len(last["validation_uar"]) > 1:
+        told = " and ".join(f"{kind} {100 * uar:.1f} %" for kind, uar in last["validation_uar"].items())
+        sentences += [f"Of the two stages the one that validated better was kept ({told}): {last['kept']}."]
+        if folds:
+            tuned = sum(fact["kept"] == "fine-tuned" for fact in folds)
+            sentences += [f"Of the {len(folds)} models of the folds {tuned} were kept fine-tuned."]
+    return " ".join(sentences)
 
 
 def main() -> None:
@@ -386,13 +430,40 @@ def main() -> None:
     with args.main_process_first(desc="looking for checkpoints"):
         chosen = report.begin_run(run_folder, args.resume_from_checkpoint, identity)
 
-    heard = []
+    # -----------------------------------------------------------------------------------------------
+    # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
+    # the probes what the frozen encoder makes of it, which no split or seed changes
+
+    transformers.set_seed(args.seed)
+    model, extractor = build_model(model_args, emotions)
+    probes = {}
+    if not model_args.no_probe:
+        begun = time.perf_counter()
+        means = embed(
+            model.to(args.device),
+            extractor,
+            waveforms.select(table.index),
+            table["digest"].tolist(),
+            Path(data_args.cache_dir or cache_folder()),
+            autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+        )
+        labels = table["emotion"].map(emotions.index).to_numpy()
+        parts = [
+            (np.flatnonzero(split["split"] == "train"), selection_groups(rows, data_args.protocol))
+            for split in models.values()
+            for rows in [split[split["split"] == "train"]]
+        ]
+        probes = dict(zip(models, fit_probes(means, labels, parts, len(emotions)), strict=True))
+        probe_seconds = time.perf_counter() - begun
+
+    heard, facts = [], {}
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
         finished = model_folder.with_suffix(".csv")
         if args.resume_from_checkpoint and finished.exists():
             logger.info("%s: was trained and tested before", name)
             heard.append(report.read_predictions(finished))
+            facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
             continue
         logger.info("Model of %s", name)
         for part, rows in describe_split(split).items():
@@ -402,74 +473,104 @@ def main() -> None:
         # Dataset
 
         dataset = build_dataset(split, waveforms, emotions)
-
-        # -------------------------------------------------------------------------------------------
-        # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so
-
-        transformers.set_seed(args.seed)
-        model, extractor = build_model(model_args, emotions)
         train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
         validation = Clips(dataset["validation"], extractor)
+        rows_of = {part: np.flatnonzero(split["split"] == part) for part in SPLITS}
 
         # -------------------------------------------------------------------------------------------
-        # Model
+        # Model: the encoder with the head of the probe
 
-        frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
-        class_weights = torch.ones(len(emotions))
-        if model_args.class_weights == "balanced":
-            counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
-            class_weights = torch.tensor(counts.sum() / (len(emotions) * counts))
-        trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        logger.info("%s of %s parameters are trained", f"{trainable:,}", f"{model.num_parameters():,}")
+        transformers.set_seed(args.seed)
+        model, _ = build_model(model_args, emotions)
+        candidates = {}
+        if probes:
+            fold_into(model, probes[name])
+            candidates["probe"] = softmax(probes[name].logits(means[rows_of["validation"]]), axis=1)
 
         # -------------------------------------------------------------------------------------------
-        # Training
+        # Training: the last layers and the head
 
-        args.output_dir = str(model_folder)
-        checkpoint = chosen
-        if args.resume_from_checkpoint and not chosen:
-            checkpoint = report.last_checkpoint(model_folder)
-        trainer = EmotionTrainer(
-            model=model,
-            args=args,
-            frozen=frozen,
-            head_learning_rate=model_args.head_learning_rate,
-            class_weights=class_weights,
-            max_samples=round(data_args.max_length_seconds * SAMPLING_RATE),
-            train_dataset=train,
-            eval_dataset=validation,
-            compute_metrics=validation_scores,
-            callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
+        trainer = None
+        if args.num_train_epochs > 0:
+            frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
+            class_weights = torch.ones(len(emotions))
+            if model_args.class_weights == "balanced":
+                counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
+                class_weights = torch.tensor(counts.sum() / (len(emotions) * counts))
+            trainable = {key: values for key, values in model.named_parameters() if values.requires_grad}
+            num_trained = sum(values.numel() for values in trainable.values())
+            logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
+            untuned = {key: values.detach().cpu().clone() for key, values in trainable.items()}
+            args.output_dir = str(model_folder)
+            checkpoint = chosen
+            if args.resume_from_checkpoint and not chosen:
+                checkpoint = report.last_checkpoint(model_folder)
+            trainer = EmotionTrainer(
+                model=model,
+                args=args,
+                frozen=frozen,
+                head_learning_rate=model_args.head_learning_rate,
+                class_weights=class_weights,
+                max_samples=round(data_args.max_length_seconds * SAMPLING_RATE),
+                train_dataset=train,
+                eval_dataset=validation,
+                compute_metrics=validation_scores,
+                callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
+            )
+            try:
+                trained = trainer.train(resume_from_checkpoint=checkpoint)
+            except KeyboardInterrupt:
+                logger.info(
+                    "\nThe same command with --resume_from_checkpoint true goes on from the last epoch."
+                )
+                raise
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
+
+        # What validates better is kept, and its probabilities are made to mean what they say.
+        truth = np.asarray(dataset["validation"]["label"])
+        uar = {kind: balanced_accuracy_score(truth, told.argmax(axis=1)) for kind, told in candidates.items()}
+        kept = max(uar, key=uar.get)  # the probe, where they are equal
+        temperature = fit_temperature(truth, candidates[kept])
+        if kept == "probe" and trainer:
+            model.load_state_dict(untuned, strict=False)
+        scale_logits(model, 1 / temperature)
+        facts[name] = {"kept": kept, "temperature": temperature, "validation_uar": uar}
+        logger.info(
+            "Kept: %s, validation UAR %s", kept, {kind: f"{100 * each:.1f} %" for kind, each in uar.items()}
         )
-        try:
-            trained = trainer.train(resume_from_checkpoint=checkpoint)
-        except KeyboardInterrupt:
-            logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
-            raise
-        weights = run_folder if split is final else model_folder
-        if args.should_save:
-            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(weights)
-            extractor.save_pretrained(weights)
-        trainer.accelerator.wait_for_everyone()
 
         # -------------------------------------------------------------------------------------------
-        # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time
+        # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time. Of a fold's
+        # probe scikit-learn gives the same to 1e-5, and nothing has to be encoded again.
 
-        saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
+        by_probe = split is not final and kept == "probe"
+        if not by_probe:
+            weights = run_folder if split is final else model_folder
+            if args.should_save:
+                model.save_pretrained(weights)
+                extractor.save_pretrained(weights)
+            PartialState().wait_for_everyone()
+            saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
         scored = {}
         for part in ("validation", "test") if split is final else ("test",):
             if not len(dataset[part]):
                 continue  # nobody is left to test the final model beside the folds
-            clips = Clips(dataset[part], extractor)
-            probabilities = predict(saved, clips, f"Listening to the {part} clips")
+            if by_probe:
+                probabilities = softmax(probes[name].logits(means[rows_of[part]]) / temperature, axis=1)
+            else:
+                probabilities = predict(
+                    saved, Clips(dataset[part], extractor), f"Listening to the {part} clips"
+                )
             about = dataset[part].remove_columns("waveform").to_pandas()
             scored[part] = report.prediction_table(about, probabilities, emotions, name)
         if "test" in scored:
             heard.append(scored["test"])
         if split is not final and args.should_save:  # a fold's model has done its part
+            write_json(model_folder.with_suffix(".json"), facts[name])
             write_text(finished, scored["test"].to_csv(index=False))
-            shutil.rmtree(model_folder)
-        trainer.accelerator.wait_for_everyone()
+            shutil.rmtree(model_folder, ignore_errors=True)
+        PartialState().wait_for_everyone()
 
     if not args.should_save:
         return  # one process writes
@@ -487,7 +588,7 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Report and card
 
-    history = trainer.state.log_history
+    history = trainer.state.log_history if trainer else []
     metrics = report.describe_run(
         script=Path(__file__).name,
         command_line=sys.argv[1:],
@@ -503,24 +604,39 @@ def main() -> None:
     metrics["model"] = {
         "library": "transformers",
         "base_model": None if model_args.from_config or Path(encoder).exists() else encoder,
-        "description": describe_model(model_args, saved),
+        "description": describe_model(model_args, saved, facts[name]["kept"], probes.get(name)),
         "starts_random": model_args.from_config is not None,
         "parameters": saved.num_parameters(),
-        "trained_parameters": trainable,
         "weights_mb": (run_folder / "model.safetensors").stat().st_size / 1e6,
     }
     metrics["training"] = {
-        "description": describe_training(data_args, model_args, args, trainer.state),
+        "description": describe_training(
+            data_args, model_args, args, bool(probes), facts, trainer.state if trainer else None
+        ),
         "device": device,
         "num_processes": args.world_size,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        "resumed": checkpoint is not None,
-        "epochs": trainer.state.epoch,
-        "seconds": trained.metrics["train_runtime"],
-        "clips_per_second": trained.metrics["train_samples_per_second"],
+        "epochs": trainer.state.epoch if trainer else 0,
+        "seconds": (probe_seconds if probes else 0) + (trained.metrics["train_runtime"] if trainer else 0),
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if args.device.type == "cuda" else None,
         "history": history,
     }
+    if trainer:
+        metrics["training"] |= {
+            "resumed": checkpoint is not None,
+            "clips_per_second": trained.metrics["train_samples_per_second"],
+            "trained_parameters": num_trained,
+        }
+    if probes:
+        metrics["probe"] = {
+            "seconds": probe_seconds,
+            "choices": {name: probe.choice.max(axis=1).tolist() for name, probe in probes.items()},
+            "chosen": {name: {"layer": probe.layer, "C": probe.strength} for name, probe in probes.items()},
+        }
+    metrics["stages"] = facts
+    metrics["calibration"] = report.describe_calibration(
+        predictions["test"], emotions, {name: fact["temperature"] for name, fact in facts.items()}
+    )
     metrics["latency"] = latency | {"device": device}
     metrics["duration_seconds"] = time.perf_counter() - start
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

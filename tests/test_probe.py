@@ -14,7 +14,7 @@ from test_encoder import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
 from utils.embed import layer_means
-from utils.probe import STRENGTHS, Probe, fit_probes, fold_into
+from utils.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
 NUM_LABELS = 4
@@ -33,7 +33,7 @@ def speakers_and_clips(num_speakers: int, layer: int, num_layers: int = 4, num_l
 
 def test_the_layer_that_knows_is_chosen():
     means, labels, groups = speakers_and_clips(6, layer=2)
-    (probe,) = fit_probes(means, labels, groups, [np.arange(len(labels))], NUM_LABELS)
+    (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], NUM_LABELS)
     assert probe.layer == 2 and probe.strength in STRENGTHS
     assert probe.choice.shape == (5, len(STRENGTHS))
     assert probe.choice[2].max() == probe.choice.max() > 0.6 > probe.choice[0].max()
@@ -41,7 +41,7 @@ def test_the_layer_that_knows_is_chosen():
 
 def test_the_head_is_that_of_scikit_learn():
     means, labels, groups = speakers_and_clips(6, layer=1)
-    (probe,) = fit_probes(means, labels, groups, [np.arange(len(labels))], NUM_LABELS)
+    (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], NUM_LABELS)
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=probe.strength, class_weight="balanced", max_iter=2_000)
     ).fit(means[:, 1], labels)
@@ -52,10 +52,10 @@ def test_the_head_is_that_of_scikit_learn():
 def test_labels_of_clips_that_are_not_in_a_part_change_nothing():
     means, labels, groups = speakers_and_clips(6, layer=1)
     part = np.flatnonzero(groups != 3)
-    (before,) = fit_probes(means, labels, groups, [part], NUM_LABELS)
+    (before,) = fit_probes(means, labels, [(part, groups[part])], NUM_LABELS)
     spoilt = means.copy()
     spoilt[groups == 3] = 1e3
-    (after,) = fit_probes(spoilt, np.where(groups == 3, 0, labels), groups, [part], NUM_LABELS)
+    (after,) = fit_probes(spoilt, np.where(groups == 3, 0, labels), [(part, groups[part])], NUM_LABELS)
     np.testing.assert_array_equal(before.choice, after.choice)
     np.testing.assert_array_equal(before.weights, after.weights)
 
@@ -66,7 +66,7 @@ def test_speakers_do_not_stand_on_both_sides_of_the_choice():
     groups = np.repeat(np.arange(8), 20)
     labels = groups % NUM_LABELS
     means = generator.standard_normal((8, 2, 16))[groups] * 5 + generator.standard_normal((160, 2, 16)) * 0.1
-    (probe,) = fit_probes(means.astype(np.float32), labels, groups, [np.arange(160)], NUM_LABELS)
+    (probe,) = fit_probes(means.astype(np.float32), labels, [(np.arange(160), groups)], NUM_LABELS)
     assert probe.choice.max() < 0.6  # clips apart, it would be 1
 
 
@@ -105,12 +105,13 @@ def test_pipeline_gives_the_probabilities_of_scikit_learn_on_real_files(encoder,
 
 def test_two_emotions_and_a_temperature(tmp_path):
     means, labels, groups = speakers_and_clips(4, layer=1, num_labels=2)
-    (probe,) = fit_probes(means, labels, groups, [np.arange(len(labels))], 2)
+    (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], 2)
     assert probe.weights.shape == (2, 16) and (probe.logits(means).argmax(axis=1) == labels).mean() > 0.8
     config = build("wav2vec2-base").config
     config.num_labels, config.hidden_size, config.num_hidden_layers = 2, 16, 3
     model = AutoModelForAudioClassification.from_config(config)
-    fold_into(model, probe, temperature=2.0)
+    fold_into(model, probe)
+    scale_logits(model, 0.5)
     with torch.inference_mode():
         weights = model.layer_weights.softmax(-1)
         hidden = (torch.as_tensor(means) * weights[:, None]).sum(dim=1)

@@ -15,7 +15,9 @@ from utils.runtime import PROJECT_ROOT, write_text
 FIGURES = {
     "confusion_matrix.png": "Confusion matrix",
     "per_emotion.png": "Scores per emotion",
+    "layers.png": "How much each layer of the encoder knows",
     "learning_curves.png": "Learning curves",
+    "reliability.png": "How often it is right when it is so sure",
     "model.png": "The network, layer by layer",
     "importance.png": "What each group of features is worth",
     "waveforms.png": "One clip per emotion",

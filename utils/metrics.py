@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import evaluate
 import numpy as np
 from datasets import Features, Value
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 SCORES = ("accuracy", "uar", "macro_precision", "macro_f1")
@@ -81,6 +83,58 @@ def score(
     scores["per_emotion"] = dict(zip(emotions, scores.pop("per_label"), strict=True))
     scores["intervals"] = speaker_intervals(references, predictions, speakers, len(emotions))
     return scores | {"clips": len(references), "speakers": len(set(speakers))}
+
+
+NUM_BINS = 15
+
+
+def expected_calibration_error(references: Sequence[int], probabilities: np.ndarray) -> float:
+    """Return by how much the probability of the named emotion and the share named rightly differ, on average.
+
+    Clips are sorted into `NUM_BINS` equally wide bins of that probability (Guo et al. 2017, "On Calibration
+    of Modern Neural Networks").
+    """
+    bins = reliability(references, probabilities)
+    return float(sum(row["share"] * abs(row["right"] - row["confidence"]) for row in bins))
+
+
+def reliability(references: Sequence[int], probabilities: np.ndarray) -> list[dict[str, float]]:
+    """Return of each bin with clips, all in 0..1: its `share` of them, mean `confidence`, share `right`."""
+    probabilities = np.asarray(probabilities)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == np.asarray(references)
+    number = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
+    return [
+        {
+            "share": float((number == each).mean()),
+            "confidence": float(confidence[number == each].mean()),
+            "right": float(right[number == each].mean()),
+        }
+        for each in np.unique(number)
+    ]
+
+
+def fit_temperature(references: Sequence[int], probabilities: np.ndarray) -> float:
+    """Return the T > 0 by which logits are to be divided so that the cross-entropy of these clips is least.
+
+    Args:
+        references: true label per clip.
+        probabilities: (num_clips, num_labels), at T = 1.
+    """
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    rows = np.arange(len(logits))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(logsumexp(scaled, axis=1) - scaled[rows, references]))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def scale_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities of the same logits divided by `temperature`."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
+    return softmax(logits, axis=1)
 
 
 NUM_RESAMPLES = 9_999

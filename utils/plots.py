@@ -251,6 +251,72 @@ def plot_importance(losses: dict[str, float]) -> Figure:
 
 
 @_STYLE
+def plot_probe(choices: dict[str, Sequence[float]], num_emotions: int) -> Figure:
+    """Draw how much each layer of an encoder knows.
+
+    Args:
+        choices: model -> UAR in 0..1 per hidden state, in the cross-validation that chose one; the last one
+            is of the mean of all. The last model is the one that is published.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axes = figure.subplots()
+    *folds, published = choices.values()
+    for number, uar in enumerate(folds):
+        axes.plot(
+            100 * np.array(uar[:-1]),
+            color=GREY,
+            linewidth=0.8,
+            label="models of the folds" if not number else None,
+        )
+    axes.plot(100 * np.array(published[:-1]), "o-", color=BLUE, label="saved model")
+    axes.axhline(100 * published[-1], color=ORANGE, label="saved model, mean of all layers")
+    axes.axhline(
+        100 / num_emotions,
+        color="black",
+        linestyle="--",
+        linewidth=1,
+        label=f"Chance ({100 / num_emotions:.1f} %)",
+    )
+    axes.set_xlabel("Hidden layer (0: what the first layer is given)")
+    axes.set_ylabel("UAR among training speakers (%)")
+    axes.set_title("How well a linear probe hears emotion in each layer")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    return figure
+
+
+@_STYLE
+def plot_reliability(curves: dict[str, list[dict[str, float]]], errors: dict[str, float]) -> Figure:
+    """Draw how often a model is right that says it is so sure.
+
+    Args:
+        curves: name -> `metrics.reliability`.
+        errors: name -> expected calibration error, in 0..1.
+    """
+    figure = Figure(figsize=(WIDTH, 4.2))
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="as sure as it is right")
+    for (name, bins), color, marker in zip(curves.items(), (ORANGE, BLUE), "so", strict=False):
+        axes.plot(
+            [100 * row["confidence"] for row in bins],
+            [100 * row["right"] for row in bins],
+            marker=marker,
+            color=color,
+            label=f"{name}: calibration error {100 * errors[name]:.1f} points",
+        )
+    axes.set_xlabel("Probability of the named emotion (%)")
+    axes.set_ylabel("Clips named rightly (%)")
+    axes.set_title("Are the probabilities to be believed? Test clips")
+    axes.set_aspect("equal")
+    axes.set(xlim=(0, 100), ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+@_STYLE
 def plot_layers(boxes: Sequence[tuple[str, str, str]], title: str) -> Figure:
     """Draw a network as a column of boxes, its input at the top.
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
 
-STRENGTHS = (0.0003, 0.003, 0.03)
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Inverse strengths of the penalty (scikit-learn's C) to choose from, of standardised features."""
 
 ONE_HOT = 30.0
@@ -48,26 +51,33 @@ class Probe:
 
 
 def fit_probes(
-    means: np.ndarray, labels: np.ndarray, groups: np.ndarray, parts: Sequence[np.ndarray], num_labels: int
+    means: np.ndarray, labels: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], num_labels: int
 ) -> list[Probe]:
-    """Fit a head for each of several sets of training clips, on all cores.
+    """Fit a head for each of several sets of training clips, on all cores; of several processes one fits.
 
     Args:
         means: float32 (num_clips, num_hidden_states, hidden_size).
         labels: (num_clips,).
-        groups: (num_clips,): what must not be on both sides of the inner cross-validation, the speaker.
-        parts: rows of the training clips of each head.
+        parts: of each head the rows of its training clips, and what must not stand on both sides of the
+            cross-validation that chooses layer and C: their `splits.selection_groups`.
         num_labels: all of them occur in each part.
     """
+    probes = [None] * len(parts)
+    if PartialState().is_main_process:
+        probes = _fit_probes(means, labels, parts, num_labels)
+    return broadcast_object_list(probes)
+
+
+def _fit_probes(means, labels, parts, num_labels) -> list[Probe]:
     candidates = [*range(means.shape[1]), None]
-    parallel = joblib.Parallel(n_jobs=-1)
-    scores = parallel(
-        joblib.delayed(_cross_validate)(_features(means[rows], layer), labels[rows], groups[rows])
-        for rows in parts
+    scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
+        joblib.delayed(_cross_validate)(_features(means[rows], layer), labels[rows], np.asarray(groups))
+        for rows, groups in parts
         for layer in candidates
     )
+    scores = list(tqdm(scores, "Choosing layers", len(parts) * len(candidates)))
     probes = []
-    for number, rows in enumerate(parts):
+    for number, (rows, _) in enumerate(parts):
         choice = np.array(scores[number * len(candidates) : (number + 1) * len(candidates)])
         best, strength = np.unravel_index(choice.argmax(), choice.shape)
         layer, strength = candidates[best], STRENGTHS[strength]
@@ -112,7 +122,7 @@ def _fit(features: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -
 
 
 @torch.no_grad()
-def fold_into(model: torch.nn.Module, probe: Probe, temperature: float = 1.0) -> None:
+def fold_into(model: torch.nn.Module, probe: Probe) -> None:
     """Give a stock classifier the head of a probe.
 
     The rows of its projector that the head does not need keep small random weights, and the classifier gives
@@ -120,7 +130,6 @@ def fold_into(model: torch.nn.Module, probe: Probe, temperature: float = 1.0) ->
 
     Args:
         model: with `use_weighted_layer_sum`; its projector has at least as many rows as labels.
-        temperature: the logits are divided by it.
     """
     num_labels = len(probe.bias)
     layer_weights = torch.zeros_like(model.layer_weights)
@@ -133,4 +142,11 @@ def fold_into(model: torch.nn.Module, probe: Probe, temperature: float = 1.0) ->
     model.projector.bias[:num_labels] = torch.as_tensor(probe.bias, dtype=torch.float32)
     torch.nn.init.zeros_(model.classifier.weight)
     torch.nn.init.zeros_(model.classifier.bias)
-    model.classifier.weight[:, :num_labels] = torch.eye(num_labels) / temperature
+    model.classifier.weight[:, :num_labels] = torch.eye(num_labels)
+
+
+@torch.no_grad()
+def scale_logits(model: torch.nn.Module, factor: float) -> None:
+    """Multiply the logits of a stock classifier: by 1 / temperature, to calibrate it."""
+    model.classifier.weight.mul_(factor)
+    model.classifier.bias.mul_(factor)

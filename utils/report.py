@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils import plots
 from utils.corpora import CORPORA
-from utils.metrics import score
+from utils.metrics import expected_calibration_error, reliability, scale_temperature, score
 from utils.runtime import (
     InputError,
     git_commit,
@@ -218,6 +218,34 @@ def _describe_corpus(table: pd.DataFrame, finding: dict) -> dict:
     return finding | {"clips": len(used), "speakers": int(used["speaker"].nunique())} | facts
 
 
+def describe_calibration(
+    predictions: pd.DataFrame, emotions: Sequence[str], temperatures: dict[str, float]
+) -> dict:
+    """Return how far the probabilities of test clips can be believed, before and after temperature scaling.
+
+    Args:
+        predictions: a `prediction_table`, after scaling.
+        emotions: label names.
+        temperatures: of each `fold` in it, and last of the published model.
+
+    Returns:
+        `temperature` (of the published model), and of `before` and `after` the expected calibration `error`
+        and the `bins` of `metrics.reliability`.
+    """
+    truth = predictions["emotion"].map(list(emotions).index).to_numpy()
+    after = predictions[[f"p_{emotion}" for emotion in emotions]].to_numpy()
+    before = after.copy()
+    for fold, rows in predictions.groupby("fold").indices.items():
+        before[rows] = scale_temperature(after[rows], 1 / temperatures[fold])
+    return {"temperature": list(temperatures.values())[-1]} | {
+        name: {
+            "error": expected_calibration_error(truth, probabilities),
+            "bins": reliability(truth, probabilities),
+        }
+        for name, probabilities in (("before", before), ("after", after))
+    }
+
+
 def example_clips(clips: pd.DataFrame) -> dict[int, int]:
     """Return label -> row of one clip per emotion, by one speaker and of one text where that is possible."""
     positions = clips.reset_index(drop=True)
@@ -284,5 +312,15 @@ def write_report(
     plots.save(
         plots.plot_waveforms(examples, sampling_rate, "One test clip per emotion"), figures / "waveforms.png"
     )
+    if "probe" in metrics:
+        figure = plots.plot_probe(metrics["probe"]["choices"], len(emotions))
+        plots.save(figure, figures / "layers.png")
+    if "calibration" in metrics:
+        stages = {f"{name} scaling": metrics["calibration"][name] for name in ("before", "after")}
+        figure = plots.plot_reliability(
+            {name: stage["bins"] for name, stage in stages.items()},
+            {name: stage["error"] for name, stage in stages.items()},
+        )
+        plots.save(figure, figures / "reliability.png")
     write_text(folder / "predictions.csv", predictions.to_csv(index=False))
     write_json(folder / "metrics.json", metrics)

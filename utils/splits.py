@@ -134,6 +134,14 @@ def split_models(
     return folds, folds | {"final": final}, final
 
 
+def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
+    """Return what must not stand on both sides of a cross-validation among training clips: the speaker; the
+    words where three or fewer speakers train; under `random`, as outside, nothing but the clip itself."""
+    if protocol == "random":
+        return rows["clip"]
+    return rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
+
+
 def _by_speaker(table: pd.DataFrame, test: set[str], validation: set[str] | None = None) -> pd.Series:
     """Split by speaker; without `validation`, by the validation speakers of `corpora`, and where a corpus
     has none to spare (TESS) by words: its training speakers validate on every fifth of them."""
