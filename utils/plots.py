@@ -298,21 +298,20 @@ def plot_reliability(curves: dict[str, list[dict[str, float]]], errors: dict[str
     figure = Figure(figsize=(WIDTH, 4.2))
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="as sure as it is right")
-    for (name, bins), color, marker in zip(curves.items(), (ORANGE, BLUE), "so", strict=False):
+    for (name, bins), color in zip(curves.items(), (ORANGE, BLUE), strict=False):
+        confidence, right = ([100 * row[key] for row in bins] for key in ("confidence", "right"))
         axes.plot(
-            [100 * row["confidence"] for row in bins],
-            [100 * row["right"] for row in bins],
-            marker=marker,
-            color=color,
-            label=f"{name}: calibration error {100 * errors[name]:.1f} points",
+            confidence, right, color=color, label=f"{name}: calibration error {100 * errors[name]:.1f} points"
         )
+        # As large as the number of clips.
+        axes.scatter(confidence, right, [20 + 400 * row["share"] for row in bins], color=color, clip_on=False)
     axes.set_xlabel("Probability of the named emotion (%)")
     axes.set_ylabel("Clips named rightly (%)")
     axes.set_title("Are the probabilities to be believed? Test clips")
     axes.set_aspect("equal")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.05, 0.5))
     return figure
 
 
