@@ -85,6 +85,7 @@ from utils.splits import (
 )
 from utils.table import check_table, read_table
 from utils.trainer import EmotionTrainer
+from utils.tuned import FrozenClips, TunedLayers
 
 # ---------------------------------------------------------------------------------------------------
 # Arguments
@@ -128,7 +129,8 @@ class DataArguments:
         default="", metadata={"help": "Folder for decoded audio; default: in the Hugging Face cache."}
     )
     max_length_seconds: float = field(
-        default=4.0, metadata={"help": "Training clips are cut to this; evaluation hears them whole."}
+        default=4.0,
+        metadata={"help": "Augmented training clips are cut to this; evaluation hears them whole."},
     )
     augment: bool = field(
         default=False, metadata={"help": "Change speed, gain, position and noise of the training clips."}
@@ -456,6 +458,17 @@ def main() -> None:
         probes = dict(zip(models, fit_probes(means, labels, parts, len(emotions)), strict=True))
         probe_seconds = time.perf_counter() - begun
 
+    frozen_clips = None
+    if args.num_train_epochs > 0 and not data_args.augment:
+        # Augmented clips are others in each epoch; these are not, so the frozen layers run once.
+        frozen_clips = FrozenClips(
+            model.to(args.device),
+            extractor,
+            waveforms.select(table.index),
+            model_args.unfreeze_layers,
+            run_folder / "checkpoints" / "frozen",
+        )
+
     heard, facts = [], {}
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
@@ -473,9 +486,14 @@ def main() -> None:
         # Dataset
 
         dataset = build_dataset(split, waveforms, emotions)
-        train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
-        validation = Clips(dataset["validation"], extractor)
         rows_of = {part: np.flatnonzero(split["split"] == part) for part in SPLITS}
+        if frozen_clips:
+            train, validation = (
+                frozen_clips.select(rows_of[part], dataset[part]["label"]) for part in ("train", "validation")
+            )
+        else:
+            train = Clips(dataset["train"], extractor, augmented=True, seed=args.seed)
+            validation = Clips(dataset["validation"], extractor)
 
         # -------------------------------------------------------------------------------------------
         # Model: the encoder with the head of the probe
@@ -506,7 +524,7 @@ def main() -> None:
             if args.resume_from_checkpoint and not chosen:
                 checkpoint = report.last_checkpoint(model_folder)
             trainer = EmotionTrainer(
-                model=model,
+                model=TunedLayers(model, model_args.unfreeze_layers) if frozen_clips else model,
                 args=args,
                 frozen=frozen,
                 head_learning_rate=model_args.head_learning_rate,
@@ -524,7 +542,6 @@ def main() -> None:
                     "\nThe same command with --resume_from_checkpoint true goes on from the last epoch."
                 )
                 raise
-            model = trainer.accelerator.unwrap_model(trainer.model)
             candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
 
         # What validates better is kept, and its probabilities are made to mean what they say.

@@ -101,10 +101,10 @@ def _fit(waveform: np.ndarray, num_samples: int, generator: np.random.Generator)
 
 
 def collate(clips: list[dict]) -> dict:
-    """Return `labels` (batch,) and `input_values`: a tensor (batch, num_samples) if all clips are
-    equally long, else a list of tensors, which only `encoder.unpadded_logits` takes."""
+    """Return `labels` (batch,) and `input_values`: a tensor (batch, num_samples) of equally long waveforms,
+    else a list, which `encoder.unpadded_logits` takes of tensors and `tuned.TunedLayers` of pairs."""
     input_values = [clip["input_values"] for clip in clips]
-    if len({len(values) for values in input_values}) == 1:
+    if torch.is_tensor(input_values[0]) and len({len(values) for values in input_values}) == 1:
         input_values = torch.stack(input_values)
     # Labels first: the Trainer takes the batch size from the first tensor that it meets.
     return {"labels": torch.tensor([clip["label"] for clip in clips]), "input_values": input_values}

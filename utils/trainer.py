@@ -10,18 +10,19 @@ from transformers import Trainer
 
 from utils.batches import EqualLengthSampler, collate
 from utils.encoder import is_head, unpadded_logits
+from utils.tuned import TunedLayers
 
 
 class EmotionTrainer(Trainer):
     """Fine-tune a stock audio classifier.
 
     Args:
-        model: a stock classifier over raw waveforms.
+        model: a stock classifier over raw waveforms, or the `tuned.TunedLayers` of one.
         frozen: modules that do not learn, as from `encoder.freeze_all_but_last`.
         head_learning_rate: of the head; the encoder's layers have `args.learning_rate`.
         class_weights: float tensor (num_labels,), the weight of each label in the training loss.
         max_samples: training clips are cut to this many samples.
-        kwargs: the stock Trainer's; the datasets are `batches.Clips`.
+        kwargs: the stock Trainer's; the datasets are `batches.Clips`, or `tuned.FrozenClips`.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class EmotionTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         for module in self.frozen:
             module.eval()
-        outputs = model(input_values=inputs["input_values"])
+        outputs = model(inputs["input_values"])
+        logits = outputs if isinstance(self.model, TunedLayers) else outputs.logits
         losses = cross_entropy(
-            outputs.logits.float(),
+            logits.float(),
             inputs["labels"],
             reduction="none",
             label_smoothing=self.args.label_smoothing_factor,
@@ -86,6 +88,9 @@ class EmotionTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = unpadded_logits(model, inputs["input_values"])
+            if isinstance(self.model, TunedLayers):
+                logits = model(inputs["input_values"]).float()
+            else:
+                logits = unpadded_logits(model, inputs["input_values"])
         # `compute_metrics` gives the loss; averaged over batches, the last one would weigh too much.
         return None, logits, inputs["labels"]
