@@ -54,7 +54,7 @@ from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
 from utils.embed import embed
-from utils.encoder import freeze_all_but_last, is_head, predict
+from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
 from utils.labels import choose_emotions
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
 from utils.probe import Probe, fit_probes, fold_into, scale_logits
@@ -159,6 +159,12 @@ class ModelArguments:
     unfreeze_layers: int = field(
         default=3, metadata={"help": "The last so many transformer layers are tuned; the rest is frozen."}
     )
+    parameter_efficient: str = field(
+        default="none",
+        metadata={"help": "lora: low-rank adapters in all layers instead of --unfreeze_layers, for large "
+                  "encoders; merged before saving.", "choices": ["none", "lora"]},
+    )  # fmt: skip
+    lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
     head_learning_rate: float = field(
         default=1.0e-4, metadata={"help": "Of the head; --learning_rate is that of the encoder's layers."}
     )
@@ -340,10 +346,15 @@ def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | N
             "the average of its layers" if probe.layer is None else f"its layer {probe.layer} of {num_layers}"
         )
         return f"{source}, left as it was, with a linear classifier on {heard}, averaged over time"
-    return (
-        f"{source} with a linear classifier on the learnt weighted sum of its layers, averaged over time; "
+    tuned = (
         f"the last {arguments.unfreeze_layers} of {num_layers} transformer layers were tuned, the rest "
         "stayed frozen"
+    )
+    if arguments.parameter_efficient == "lora":
+        tuned = f"low-rank adapters (LoRA, rank {arguments.lora_rank}) tuned its layers and are merged in"
+    return (
+        f"{source} with a linear classifier on the learnt weighted sum of its layers, averaged over time; "
+        f"{tuned}"
     )
 
 
@@ -459,7 +470,7 @@ def main() -> None:
         probe_seconds = time.perf_counter() - begun
 
     frozen_clips = None
-    if args.num_train_epochs > 0 and not data_args.augment:
+    if args.num_train_epochs > 0 and not data_args.augment and model_args.parameter_efficient == "none":
         # Augmented clips are others in each epoch; these are not, so the frozen layers run once.
         frozen_clips = FrozenClips(
             model.to(args.device),
@@ -492,7 +503,7 @@ def main() -> None:
                 frozen_clips.select(rows_of[part], dataset[part]["label"]) for part in ("train", "validation")
             )
         else:
-            train = Clips(dataset["train"], extractor, augmented=True, seed=args.seed)
+            train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
             validation = Clips(dataset["validation"], extractor)
 
         # -------------------------------------------------------------------------------------------
@@ -510,7 +521,11 @@ def main() -> None:
 
         trainer = None
         if args.num_train_epochs > 0:
-            frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
+            adapted, frozen = None, []
+            if model_args.parameter_efficient == "lora":
+                adapted = add_lora(model, model_args.lora_rank)
+            else:
+                frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
             class_weights = torch.ones(len(emotions))
             if model_args.class_weights == "balanced":
                 counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
@@ -551,6 +566,8 @@ def main() -> None:
         temperature = fit_temperature(truth, candidates[kept])
         if kept == "probe" and trainer:
             model.load_state_dict(untuned, strict=False)
+        if trainer and adapted:
+            adapted.merge_and_unload()
         scale_logits(model, 1 / temperature)
         facts[name] = {"kept": kept, "temperature": temperature, "validation_uar": uar}
         logger.info(

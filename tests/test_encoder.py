@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification, HubertConfig, Wav2Vec2Config, WavLMConfig
 
-from utils.encoder import freeze_all_but_last, is_head, predict, unpadded_logits
+from utils.encoder import add_lora, freeze_all_but_last, is_head, predict, unpadded_logits
 from utils.runtime import PROJECT_ROOT, InputError
 
 NUM_LAYERS = 3
@@ -194,3 +194,32 @@ def test_two_processes_share_the_clips_and_both_know_all_answers(tmp_path):
         heard, probabilities = torch.load(tmp_path / f"{process}.pt")
         assert heard == share
         torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=0)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Low-rank adapters
+
+
+@every_encoder
+def test_adapters_change_nothing_at_first_learn_and_are_merged_into_a_stock_model(encoder):
+    model = build(encoder)
+    keys = set(model.state_dict())
+    clips = random_clips(16_000, 9_000)
+    untouched = one_by_one(model, clips)
+    adapted = add_lora(model, rank=2)
+    model.eval()
+    assert torch.equal(one_by_one(model, clips), untouched)
+
+    learning = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        one_by_one(model, clips).square().sum().backward()
+        assert all(each.grad is not None for each in learning)
+        optimizer.step()
+    learnt = one_by_one(model, clips)
+    assert (learnt - untouched).abs().max() > 1e-3
+
+    merged = adapted.merge_and_unload()
+    assert merged is model and set(model.state_dict()) == keys
+    torch.testing.assert_close(one_by_one(model, clips), learnt, atol=1e-5, rtol=1e-4)

@@ -50,6 +50,32 @@ def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.n
     return frozen
 
 
+def add_lora(model: torch.nn.Module, rank: int):
+    """Freeze the encoder and add low-rank adapters to the feed-forward parts of all its layers.
+
+    Not to the attention: WavLM's reads the weights of its projections past them, so there an adapter would
+    learn nothing and yet be merged.
+
+    Args:
+        model: a stock classifier; its head stays trainable, and its function is unchanged.
+        rank: of the adapters.
+
+    Returns:
+        the peft model around it, whose `merge_and_unload()` makes a stock classifier of it again (Hu et al.
+        2022, "LoRA: Low-Rank Adaptation of Large Language Models").
+    """
+    from peft import LoraConfig, LoraModel
+
+    settings = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["intermediate_dense", "output_dense"]
+    )
+    adapted = LoraModel(model, settings, "default")
+    for name, parameter in model.named_parameters():
+        if is_head(name):
+            parameter.requires_grad_(True)
+    return adapted
+
+
 def unpadded_logits(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return float32 logits (num_clips, num_labels), the same for each clip as for that clip alone.
 
