@@ -90,7 +90,8 @@ def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
     assert files == {
         "README.md", "metrics.json", "predictions.csv",
         "config.json", "model.safetensors", "preprocessor_config.json",
-        "figures/confusion_matrix.png", "figures/learning_curves.png", "figures/per_emotion.png",
+        "figures/confusion_matrix.png", "figures/layers.png", "figures/learning_curves.png",
+        "figures/per_emotion.png", "figures/reliability.png",
         "figures/waveforms.png",
     }  # fmt: skip
     assert len(pd.read_csv(demo_run / "predictions.csv")) == 120
