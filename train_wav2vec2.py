@@ -151,7 +151,7 @@ class ModelArguments:
     from_config: str | None = field(
         default=None,
         metadata={"help": "Random encoder of that size instead, without any download.",
-                  "choices": ["tiny", "base"]},
+                  "choices": ["tiny", "base", "large"]},
     )  # fmt: skip
     no_probe: bool = field(
         default=False, metadata={"help": "Fine-tune from a fresh head, not from that of the probe."}
@@ -277,6 +277,17 @@ TINY = {
     "feat_proj_dropout": 0.0,
     "mask_time_prob": 0.0,
 }
+# As XLS-R-300M is.
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+}
+SIZES = {"tiny": TINY, "base": {}, "large": LARGE}
 
 
 def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
@@ -289,7 +300,7 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
         "layerdrop": 0.0,  # a layer that is skipped would be missing from the sum
     }
     if arguments.from_config:
-        config = Wav2Vec2Config(**(TINY if arguments.from_config == "tiny" else {}), **settings)
+        config = Wav2Vec2Config(**SIZES[arguments.from_config], **settings)
         extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
         return AutoModelForAudioClassification.from_config(config), extractor
     name = arguments.model_name_or_path

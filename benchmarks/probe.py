@@ -3,8 +3,8 @@
     python -m benchmarks.probe --data_dir ~/ravdess
     python -m benchmarks.probe --data_dir ~/ravdess --from_config tiny  # a quick look
 
-Prints seconds and ratios. The weights are random: they take as long as real ones, and their accuracy would say
-nothing.
+Prints seconds and ratios. The weights are random: they take as long as real ones, and their accuracy would
+say nothing.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train_wav2vec2 import ModelArguments, build_model
+from train_wav2vec2 import SIZES, ModelArguments, build_model
 from utils.corpora import CORPORA
 from utils.download import find_corpora
 from utils.embed import embed
@@ -33,7 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with RAVDESS speech")
-    parser.add_argument("--from_config", default="base", choices=["tiny", "base"])
+    parser.add_argument("--from_config", default="base", choices=list(SIZES))
     parser.add_argument("--no_fine_tuning", action="store_true", help="leave out the long part")
     args = parser.parse_args()
 
