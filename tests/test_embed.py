@@ -3,6 +3,10 @@
 Run: python -m pytest tests/test_embed.py
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +15,7 @@ from test_encoder import CONFIGS, build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
 from utils.embed import _batches, embed, layer_means
+from utils.runtime import PROJECT_ROOT
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
 
@@ -114,3 +119,38 @@ def test_one_at_a_time_or_together_under_a_budget_is_the_same(tmp_path, monkeypa
 
 def test_the_configs_cover_group_and_layer_norm():
     assert {config.feat_extract_norm for config in CONFIGS.values()} == {"group", "layer"}
+
+
+SHARED_PASS = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState, debug_launcher
+from tests.test_embed import Counting, clips_of
+from tests.test_encoder import build
+from utils.embed import embed
+
+def work():
+    rank = PartialState(cpu=True).process_index  # the Trainer does this with --use_cpu true
+    counting, folder = Counting(), Path(sys.argv[1])
+    means = embed(build("wav2vec2-base"), counting, *clips_of(8_000, 7_000, 6_000, 5_000, 4_000), folder)
+    np.savez(folder / f"{rank}.npz", means=means, count=counting.count)
+
+debug_launcher(work, num_processes=2)
+"""
+
+
+def test_two_processes_share_the_pass_and_both_have_all_means(tmp_path):
+    environment = os.environ | {
+        "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", SHARED_PASS, str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    waveforms, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
+    expected = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, digests, tmp_path / "alone")
+    for process, count in enumerate((3, 2)):
+        told = np.load(tmp_path / f"{process}.npz")
+        assert told["count"] == count
+        np.testing.assert_allclose(told["means"], expected, atol=1e-6)

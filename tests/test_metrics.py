@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from utils.metrics import EmotionMetric, measure_latency, score, speaker_intervals
+from utils.metrics import (
+    EmotionMetric,
+    expected_calibration_error,
+    fit_temperature,
+    measure_latency,
+    reliability,
+    scale_temperature,
+    score,
+    speaker_intervals,
+)
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 
@@ -190,3 +199,50 @@ def test_real_time_factor_is_time_spent_per_time_spoken():
     latency = measure_latency(predict, waveforms, sampling_rate=1_000)
     assert 0.02 <= latency["real_time_factor"] < 0.08
     assert latency["p50_ms"] < latency["p95_ms"]
+
+
+# ---------------------------------------------------------------------------------------------------
+# Calibration
+
+
+def calibrated_clips(num_clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that are true: each label is drawn with the probability that it is given."""
+    probabilities = random_probabilities(num_clips, 4)
+    generator = np.random.default_rng(1)
+    return np.array([generator.choice(4, p=row) for row in probabilities]), probabilities
+
+
+def test_true_probabilities_have_no_calibration_error_and_boastful_ones_have():
+    references, probabilities = calibrated_clips(20_000)
+    assert expected_calibration_error(references, probabilities) < 0.02
+    boastful = scale_temperature(probabilities, 1 / 3)
+    assert expected_calibration_error(references, boastful) > 0.15
+    assert (boastful.argmax(axis=1) == probabilities.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found_and_taken_out(factor):
+    references, probabilities = calibrated_clips(20_000)
+    scaled = scale_temperature(probabilities, 1 / factor)
+    temperature = fit_temperature(references, scaled)
+    assert temperature == pytest.approx(factor, rel=0.05)
+    np.testing.assert_allclose(scale_temperature(scaled, factor), probabilities, atol=1e-9)
+
+
+def test_calibration_error_by_hand():
+    # Two clips at 0.9, one of them wrong; two at 0.6, both right; nothing else.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
+    references = [0, 1, 1, 0]
+    bins = reliability(references, probabilities)
+    assert [(row["share"], row["right"]) for row in bins] == [(0.5, 1.0), (0.5, 0.5)]
+    assert [row["confidence"] for row in bins] == pytest.approx([0.6, 0.9])
+    assert expected_calibration_error(references, probabilities) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_certainty_that_is_always_right_or_always_wrong_has_a_finite_temperature(right):
+    references = np.arange(8) % 4
+    probabilities = np.eye(4)[references if right else (references + 1) % 4]
+    temperature = fit_temperature(references, probabilities)
+    assert np.exp(-3) <= temperature <= np.exp(3)
+    assert np.isfinite(scale_temperature(probabilities, temperature)).all()

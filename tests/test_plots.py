@@ -210,6 +210,7 @@ def test_silence_is_drawn_as_silence(tmp_path):
         lambda: plots.plot_learning_curves(HISTORY),
         lambda: plots.plot_per_emotion(scores(EMOTIONS), "title"),
         lambda: plots.plot_waveforms(tones(EMOTIONS[:2]), SAMPLING_RATE, "title"),
+        lambda: plots.plot_probe({"final": [0.2, 0.5, 0.4]}, 8),
     ],
 )
 def test_same_input_gives_the_same_bytes(draw, tmp_path):
@@ -262,3 +263,31 @@ def test_importance_and_comparison_show_what_was_put_in(tmp_path):
     assert [text.get_text() for text in axes.texts] == ["55.0 %", "60.0 %"]
     assert axes.lines[0].get_xdata() == pytest.approx([50, 70])  # the interval of the one that has one
     plots.save(figure, tmp_path / "bars.png")
+
+
+def test_the_layers_of_a_probe_are_those_that_were_put_in(tmp_path):
+    choices = {"fold 1": [0.2, 0.5, 0.4], "fold 2": [0.3, 0.6, 0.5], "final": [0.25, 0.55, 0.45]}
+    figure = plots.plot_probe(choices, 8)
+    drawn = series(figure.axes[0])
+    assert drawn["saved model"] == [(0, 25.0), (1, pytest.approx(55.0))]
+    assert drawn["models of the folds"] == [(0, 20.0), (1, 50.0)]
+    assert drawn["saved model, mean of all layers"][0][1] == 45.0
+    assert drawn["Chance (12.5 %)"][0][1] == 12.5
+    check_png(figure, tmp_path / "layers.png")
+    alone = series(plots.plot_probe({"holdout": [0.2, 0.5, 0.4]}, 8).axes[0])
+    assert "models of the folds" not in alone and alone["saved model"] == [(0, 20.0), (1, 50.0)]
+
+
+def test_reliability_shows_each_bin_and_the_errors(tmp_path):
+    bins = [
+        {"share": 0.25, "confidence": 0.4, "right": 0.5},
+        {"share": 0.75, "confidence": 0.9, "right": 0.7},
+    ]
+    curves = {"before scaling": bins, "after scaling": bins[:1]}
+    figure = plots.plot_reliability(curves, {"before scaling": 0.175, "after scaling": 0.1})
+    drawn = series(figure.axes[0])
+    assert drawn["before scaling: calibration error 17.5 points"] == [(40.0, 50.0), (90.0, 70.0)]
+    assert drawn["after scaling: calibration error 10.0 points"] == [(40.0, 50.0)]
+    before, _ = figure.axes[0].collections
+    assert before.get_sizes()[1] > before.get_sizes()[0]  # more clips, larger dot
+    check_png(figure, tmp_path / "reliability.png")

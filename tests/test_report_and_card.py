@@ -20,7 +20,7 @@ from utils import report
 from utils.card import write_card
 from utils.corpora import CORPORA, parse_clip
 from utils.labels import choose_emotions
-from utils.metrics import score
+from utils.metrics import expected_calibration_error, scale_temperature, score
 from utils.runtime import PROJECT_ROOT, InputError, write_json
 from utils.splits import split_digest, split_table
 from utils.table import check_table
@@ -120,6 +120,8 @@ def measure_run(*corpora: str, protocol: str = "holdout", table: pd.DataFrame | 
         "peak_gpu_memory_mb": None,
         "history": HISTORY,
     }
+    metrics["probe"] = {"choices": {protocol: [0.2, 0.5, 0.4, 0.45]}}
+    metrics["calibration"] = report.describe_calibration(predictions["test"], emotions, {protocol: 1.5})
     metrics["latency"] = {
         "p50_ms": 61.25,
         "p95_ms": 75.0,
@@ -316,7 +318,9 @@ def test_a_finished_run_has_everything(run_folder):
         "predictions.csv",
         "figures/confusion_matrix.png",
         "figures/per_emotion.png",
+        "figures/layers.png",
         "figures/learning_curves.png",
+        "figures/reliability.png",
         "figures/waveforms.png",
     }
     metrics = json.loads((run_folder / "metrics.json").read_text())
@@ -582,6 +586,34 @@ def test_whole_corpora_are_not_called_incomplete(run_folder):
 def test_the_limits_are_those_of_the_corpora(measured, card_of, corpora, said, unsaid):
     card = card_of(measured[corpora][0])
     assert said in card and unsaid not in card and "Acted speech" in card
+
+
+def test_the_card_says_how_far_its_probabilities_can_be_believed(measured, card_of):
+    metrics, predictions = measured["ravdess"]
+    card = card_of(metrics)
+    errors = [metrics["calibration"][name]["error"] for name in ("after", "before")]
+    assert errors[0] != errors[1]
+    assert "off by {} points on average ({} before)".format(*map(percent, errors)) in card
+    assert "not calibrated" not in card
+    assert "Its probabilities are not calibrated." in card_of(without(metrics, "calibration"))
+
+    # What was measured before is what the temperature was taken out of.
+    shares = predictions.filter(regex="^p_").to_numpy()
+    hotter = scale_temperature(shares, 1 / 1.5)
+    truth = predictions["emotion"].map(metrics["emotions"].index).to_numpy()
+    assert errors[1] == pytest.approx(expected_calibration_error(truth, hotter))
+    assert errors[0] == pytest.approx(expected_calibration_error(truth, shares))
+
+
+def test_each_fold_has_its_own_temperature(measured):
+    metrics, predictions = measured["ravdess"]
+    halves = predictions.assign(fold=np.where(np.arange(len(predictions)) % 2, "b", "a"))
+    told = report.describe_calibration(halves, metrics["emotions"], {"a": 1.0, "b": 2.0, "final": 3.0})
+    assert told["temperature"] == 3.0
+    shares = halves.filter(regex="^p_").to_numpy().copy()
+    shares[1::2] = scale_temperature(shares[1::2], 0.5)
+    truth = halves["emotion"].map(metrics["emotions"].index).to_numpy()
+    assert told["before"]["error"] == pytest.approx(expected_calibration_error(truth, shares))
 
 
 def test_the_card_runs_what_it_says(measured, card_of, tmp_path):

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+import transformers
 from conftest import PROJECT
 from transformers import (
     AutoModelForAudioClassification,
@@ -34,6 +35,7 @@ from transformers import (
 import train_wav2vec2
 from utils.audio import read_waveform
 from utils.demo import make_demo_corpus
+from utils.embed import SHARD
 from utils.runtime import InputError
 
 PYTHON = [sys.executable]
@@ -150,23 +152,40 @@ def test_the_cards_snippet_runs_as_pasted(demo_run, tmp_path):
 # ---- Dying and going on ----
 
 
-def test_killed_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that_was_not(demo_run, tmp_path, cache):
-    folder = tmp_path / "killed"
-    options = ["--demo", f"--output_dir={folder}", f"--cache_dir={cache}"]
+def kill_when(folder: Path, *options: str, cache: Path, done: str, below: Path, wait: float = 0) -> None:
+    """Run the script, and kill it `wait` seconds after a file that matches `done` appears."""
     process = subprocess.Popen(
-        [*PYTHON, "train_wav2vec2.py", *options],
+        [*PYTHON, "train_wav2vec2.py", *options, f"--output_dir={folder}", f"--cache_dir={cache}"],
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not list(folder.glob("checkpoints/holdout/checkpoint-*/trainer_state.json")):
+    while not list(below.glob(done)):
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(2)  # into the middle of some later epoch
+        time.sleep(0.05)
+    time.sleep(wait)
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "README.md").exists(), "a killed run must not look finished"
+
+
+def test_killed_twice_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that_was_not(demo_run, tmp_path):
+    folder, cache = tmp_path / "killed", tmp_path / "cache"
+    kill_when(folder, "--demo", cache=cache, done="embeddings-*/*.npz", below=cache)
+    shards = {path: path.stat().st_mtime_ns for path in cache.glob("embeddings-*/*.npz")}
+    assert len(shards) < 480 / SHARD, "it was killed too late"
+    kill_when(
+        folder,
+        *["--demo", "--resume_from_checkpoint=true"],
+        cache=cache,
+        done="checkpoints/holdout/checkpoint-*/trainer_state.json",
+        below=folder,
+        wait=2,  # into the middle of some later epoch
+    )
+    for path, written in shards.items():
+        assert path.stat().st_mtime_ns == written, "finished clips were encoded again"
 
     output = train(folder, "--demo", "--resume_from_checkpoint=true", cache=cache)
     assert "Going on from" in output
@@ -186,19 +205,8 @@ def test_killed_in_a_later_fold_it_goes_on_there_and_ends_with_the_same_scores(t
     options += ["--max_length_seconds=1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(whole, *options, cache=cache)
-    process = subprocess.Popen(
-        [*PYTHON, "train_wav2vec2.py", *options, f"--output_dir={killed}", f"--cache_dir={cache}"],
-        cwd=PROJECT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 300
-    while not list(killed.glob("checkpoints/fold_3/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "README.md").exists()
+    fold_3 = "checkpoints/fold_3/checkpoint-*/trainer_state.json"
+    kill_when(killed, *options, cache=cache, done=fold_3, below=killed)
 
     output = train(killed, *options, "--resume_from_checkpoint=true", cache=cache)
     for fold in ("fold 1", "fold 2"):
@@ -228,6 +236,56 @@ def test_folds_go_on_from_the_last_checkpoint_of_each_not_from_a_chosen_one(tmp_
         expect=2,
     )
     assert "expected true" in output and "5 models" in output
+
+
+# ---- The probe alone, and adapters ----
+
+
+def test_the_probe_alone_leaves_one_speaker_out_after_the_other_and_encodes_no_clip_again(
+    demo_run, tmp_path, cache
+):
+    folder, before = tmp_path / "probe", sorted(cache.glob("embeddings-*/*.npz"))
+    assert before
+    options = ["--demo", "--protocol=loso", "--num_train_epochs=0"]
+    train(folder, *options, cache=cache)
+    assert sorted(cache.glob("embeddings-*/*.npz")) == before
+
+    predictions, metrics = pd.read_csv(folder / "predictions.csv"), metrics_of(folder)
+    assert len(predictions) == 480 and predictions["clip"].is_unique
+    assert (predictions.groupby("fold")["speaker"].nunique() == 1).all()
+    assert predictions["fold"].nunique() == 16 == len(metrics["folds"])
+    assert metrics["test"]["intervals"]["uar"][0] > 1 / 8, "no better than chance"
+    assert len(metrics["probe"]["choices"]) == 17  # a layer is chosen for each fold and for the saved model
+    assert metrics["training"]["history"] == [] and metrics["stages"]["final"]["kept"] == "probe"
+
+    # The saved model is the final probe: on the validation clips, `pipeline` has the UAR that chose it.
+    card = (folder / "README.md").read_text()
+    assert "left as it was, with a linear classifier on" in card
+    assert (folder / "figures/layers.png").exists() and not (folder / "figures/learning_curves.png").exists()
+    validation = metrics["validation"]["uar"]
+    assert validation == pytest.approx(metrics["stages"]["final"]["validation_uar"]["probe"])
+
+
+def test_adapters_are_trained_and_merged_into_a_stock_checkpoint(tmp_path, cache):
+    folder = tmp_path / "lora"
+    options = ["--demo", "--no_probe", "--parameter_efficient=lora", "--num_train_epochs=2"]
+    train(folder, *options, "--emotions", "calm", "angry", cache=cache)
+    model, loading = AutoModelForAudioClassification.from_pretrained(folder, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    assert "low-rank adapters (LoRA, rank 8)" in (folder / "README.md").read_text()
+
+    transformers.set_seed(metrics_of(folder)["seed"])
+    start, _ = train_wav2vec2.build_model(
+        train_wav2vec2.ModelArguments(from_config="tiny"), ("calm", "angry")
+    )
+    learnt = {
+        name
+        for name, values in model.base_model.named_parameters()
+        if not torch.equal(values, dict(start.base_model.named_parameters())[name])
+    }
+    layers = range(model.config.num_hidden_layers)
+    parts = ("intermediate_dense", "output_dense")
+    assert learnt == {f"encoder.layers.{n}.feed_forward.{part}.weight" for n in layers for part in parts}
 
 
 # ---- Several processes ----
@@ -306,6 +364,8 @@ def test_options_from_a_yaml_file(tmp_path, cache):
         (["--eval_strategy=no"], "--eval_strategy no"),
         (["--num_train_epochs=many"], "--num_train_epochs"),
         (["--demo", "--from_config=huge"], "--from_config"),
+        (["--demo", "--no_probe", "--num_train_epochs=0"], "--no_probe with --num_train_epochs 0"),
+        (["--demo", "--parameter_efficient=prefix"], "--parameter_efficient"),
         (["missing.yaml"], "missing.yaml"),
     ],
 )

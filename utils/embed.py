@@ -114,6 +114,7 @@ def embed(
     folder.mkdir(parents=True, exist_ok=True)
     rows = waveforms.select_columns("waveform").with_format("numpy")
     kept = _read_shards(folder)
+    state.wait_for_everyone()  # no process writes before all agree on what is missing
     missing = {digest: row for row, digest in enumerate(digests) if digest not in kept}
     if missing:
         lengths = {digest: len(rows[row]["waveform"]) for digest, row in missing.items()}
