@@ -443,9 +443,9 @@ def main() -> None:
     folds, models, final = split_models(table, data_args.protocol, emotions, args.seed)
     logger.info("Split %s: %s", data_args.protocol, PROTOCOL_WORDS[data_args.protocol])
 
-    encoder = model_args.from_config or model_args.model_name_or_path
-    digest = folds_digest(list(folds.values()))
-    identity = {"encoder": encoder, "emotions": list(emotions), "split_digest": digest}
+    # What a resumed run must have in common with the one that was begun.
+    identity = {"split_digest": folds_digest(list(folds.values())), "emotions": list(emotions)}
+    identity |= {"seed": args.seed, "augment": data_args.augment} | asdict(model_args)
     if len(models) > 1 and str(args.resume_from_checkpoint).lower() not in ("none", "true"):
         raise InputError(
             f"--resume_from_checkpoint {args.resume_from_checkpoint}: expected true, for --protocol "
@@ -562,7 +562,7 @@ def main() -> None:
                 callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
             )
             try:
-                trained = trainer.train(resume_from_checkpoint=checkpoint)
+                trainer.train(resume_from_checkpoint=checkpoint)
             except KeyboardInterrupt:
                 logger.info(
                     "\nThe same command with --resume_from_checkpoint true goes on from the last epoch."
@@ -587,7 +587,7 @@ def main() -> None:
 
         # -------------------------------------------------------------------------------------------
         # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time. Of a fold's
-        # probe scikit-learn gives the same to 1e-5, and nothing has to be encoded again.
+        # probe scikit-learn gives the same, to 1e-5 in float32, and nothing has to be encoded again.
 
         by_probe = split is not final and kept == "probe"
         if not by_probe:
@@ -633,7 +633,11 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Report and card
 
+    base_model = None
+    if not model_args.from_config and not Path(model_args.model_name_or_path).exists():
+        base_model = model_args.model_name_or_path
     history = trainer.state.log_history if trainer else []
+    tuning_seconds = sum(entry["seconds"] for entry in history)
     metrics = report.describe_run(
         script=Path(__file__).name,
         command_line=sys.argv[1:],
@@ -648,7 +652,7 @@ def main() -> None:
     )
     metrics["model"] = {
         "library": "transformers",
-        "base_model": None if model_args.from_config or Path(encoder).exists() else encoder,
+        "base_model": base_model,
         "description": describe_model(model_args, saved, facts[name]["kept"], probes.get(name)),
         "starts_random": model_args.from_config is not None,
         "parameters": saved.num_parameters(),
@@ -662,14 +666,14 @@ def main() -> None:
         "num_processes": args.world_size,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "epochs": trainer.state.epoch if trainer else 0,
-        "seconds": (probe_seconds if probes else 0) + (trained.metrics["train_runtime"] if trainer else 0),
+        "seconds": tuning_seconds + (probe_seconds if probes else 0),
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if args.device.type == "cuda" else None,
         "history": history,
     }
     if trainer:
         metrics["training"] |= {
             "resumed": checkpoint is not None,
-            "clips_per_second": trained.metrics["train_samples_per_second"],
+            "clips_per_second": len(train) * trainer.state.epoch / tuning_seconds,
             "trained_parameters": num_trained,
         }
     if probes:

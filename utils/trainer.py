@@ -1,8 +1,10 @@
 """A classifier frozen in part and its clips come in; a transformers Trainer for them goes out.
 
 What it adds to the stock one: class weights, a learning rate of its own for the head, frozen parts that
-stay in eval mode, and batches without padding.
+stay in eval mode, batches without padding, and a log that says how long things took, across kills.
 """
+
+import time
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -42,6 +44,14 @@ class EmotionTrainer(Trainer):
         self.head_learning_rate = head_learning_rate
         self.class_weights = class_weights
         self.max_samples = max_samples
+        self.logged = time.perf_counter()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the `seconds` since the entry before. The Trainer's own time forgets what a resumed run
+        had done before; its checkpoints keep the log."""
+        now = time.perf_counter()
+        super().log(logs | {"seconds": now - self.logged}, start_time)
+        self.logged = now
 
     def _get_train_sampler(self, train_dataset=None):
         args = self.args
