@@ -345,6 +345,57 @@ def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, floa
     return {"loss": loss} | {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
 
 
+def fine_tune(
+    model,
+    train: Clips | FrozenClips,
+    validation: Clips | FrozenClips,
+    checkpoint: str | None,
+    data: DataArguments,
+    arguments: ModelArguments,
+    args: RunArguments,
+):
+    """Tune the last layers, or adapters in all of them, and the head.
+
+    Args:
+        model: a stock classifier; it is changed in place.
+        train, validation: the clips, or what the frozen layers made of them.
+        checkpoint: to go on from.
+
+    Returns:
+        the Trainer, and the model with adapters, still to be merged, if it has any.
+    """
+    adapted, frozen = None, []
+    if arguments.parameter_efficient == "lora":
+        adapted = add_lora(model, arguments.lora_rank)
+    else:
+        frozen = freeze_all_but_last(model, arguments.unfreeze_layers)
+    class_weights = torch.ones(model.config.num_labels)
+    if arguments.class_weights == "balanced":
+        counts = np.bincount(train.labels)
+        class_weights = torch.tensor(counts.sum() / (len(counts) * counts))
+    num_trained = sum(values.numel() for values in model.parameters() if values.requires_grad)
+    logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
+    on_frozen = isinstance(train, FrozenClips)
+    trainer = EmotionTrainer(
+        model=TunedLayers(model, arguments.unfreeze_layers) if on_frozen else model,
+        args=args,
+        frozen=frozen,
+        head_learning_rate=arguments.head_learning_rate,
+        class_weights=class_weights,
+        max_samples=round(data.max_length_seconds * SAMPLING_RATE),
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=validation_scores,
+        callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience)],
+    )
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
+        raise
+    return trainer, adapted
+
+
 def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | None) -> str:
     """Return the saved model in words, for the card."""
     if arguments.from_config:
@@ -491,6 +542,14 @@ def main() -> None:
             run_folder / "checkpoints" / "frozen",
         )
 
+    def begin_model(name: str) -> torch.nn.Module:
+        """Return the encoder with the head of a probe, or with a fresh one."""
+        transformers.set_seed(args.seed)
+        model, _ = build_model(model_args, emotions)
+        if probes:
+            fold_into(model, probes[name])
+        return model
+
     heard, facts = [], {}
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
@@ -520,11 +579,9 @@ def main() -> None:
         # -------------------------------------------------------------------------------------------
         # Model: the encoder with the head of the probe
 
-        transformers.set_seed(args.seed)
-        model, _ = build_model(model_args, emotions)
+        model = begin_model(name)
         candidates = {}
         if probes:
-            fold_into(model, probes[name])
             candidates["probe"] = softmax(probes[name].logits(means[rows_of["validation"]]), axis=1)
 
         # -------------------------------------------------------------------------------------------
@@ -532,42 +589,11 @@ def main() -> None:
 
         trainer = None
         if args.num_train_epochs > 0:
-            adapted, frozen = None, []
-            if model_args.parameter_efficient == "lora":
-                adapted = add_lora(model, model_args.lora_rank)
-            else:
-                frozen = freeze_all_but_last(model, model_args.unfreeze_layers)
-            class_weights = torch.ones(len(emotions))
-            if model_args.class_weights == "balanced":
-                counts = np.bincount(dataset["train"]["label"], minlength=len(emotions))
-                class_weights = torch.tensor(counts.sum() / (len(emotions) * counts))
-            trainable = {key: values for key, values in model.named_parameters() if values.requires_grad}
-            num_trained = sum(values.numel() for values in trainable.values())
-            logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
-            untuned = {key: values.detach().cpu().clone() for key, values in trainable.items()}
             args.output_dir = str(model_folder)
             checkpoint = chosen
             if args.resume_from_checkpoint and not chosen:
                 checkpoint = report.last_checkpoint(model_folder)
-            trainer = EmotionTrainer(
-                model=TunedLayers(model, model_args.unfreeze_layers) if frozen_clips else model,
-                args=args,
-                frozen=frozen,
-                head_learning_rate=model_args.head_learning_rate,
-                class_weights=class_weights,
-                max_samples=round(data_args.max_length_seconds * SAMPLING_RATE),
-                train_dataset=train,
-                eval_dataset=validation,
-                compute_metrics=validation_scores,
-                callbacks=[EarlyStoppingCallback(model_args.early_stopping_patience)],
-            )
-            try:
-                trainer.train(resume_from_checkpoint=checkpoint)
-            except KeyboardInterrupt:
-                logger.info(
-                    "\nThe same command with --resume_from_checkpoint true goes on from the last epoch."
-                )
-                raise
+            trainer, adapted = fine_tune(model, train, validation, checkpoint, data_args, model_args, args)
             candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
 
         # What validates better is kept, and its probabilities are made to mean what they say.
@@ -575,9 +601,9 @@ def main() -> None:
         uar = {kind: balanced_accuracy_score(truth, told.argmax(axis=1)) for kind, told in candidates.items()}
         kept = max(uar, key=uar.get)  # the probe, where they are equal
         temperature = fit_temperature(truth, candidates[kept])
-        if kept == "probe" and trainer:
-            model.load_state_dict(untuned, strict=False)
-        if trainer and adapted:
+        if kept == "probe":
+            model = begin_model(name)
+        elif adapted:
             adapted.merge_and_unload()
         scale_logits(model, 1 / temperature)
         facts[name] = {"kept": kept, "temperature": temperature, "validation_uar": uar}
@@ -674,7 +700,9 @@ def main() -> None:
         metrics["training"] |= {
             "resumed": checkpoint is not None,
             "clips_per_second": len(train) * trainer.state.epoch / tuning_seconds,
-            "trained_parameters": num_trained,
+            "trained_parameters": sum(
+                values.numel() for values in trainer.model.parameters() if values.requires_grad
+            ),
         }
     if probes:
         metrics["probe"] = {

@@ -71,6 +71,7 @@ class Clips(torch.utils.data.Dataset):
 
     def __init__(self, dataset, feature_extractor, augmented: bool = False, seed: int = 0):
         self.lengths = np.asarray(dataset["num_samples"])
+        self.labels = np.asarray(dataset["label"])
         self.dataset = dataset.select_columns(["waveform", "label"]).with_format("numpy")
         self.feature_extractor = feature_extractor
         self.augmented = augmented
