@@ -511,6 +511,8 @@ def main() -> None:
 
     transformers.set_seed(args.seed)
     model, extractor = build_model(model_args, emotions)
+    if args.num_train_epochs > 0:  # a user's mistake is named before the long work
+        freeze_all_but_last(model, model_args.unfreeze_layers)
     probes = {}
     if not model_args.no_probe:
         begun = time.perf_counter()
