@@ -80,8 +80,8 @@ from utils.splits import (
     describe_split,
     folds_digest,
     select_emotions,
-    selection_groups,
     split_models,
+    training_parts,
 )
 from utils.table import check_table, read_table
 from utils.trainer import EmotionTrainer
@@ -525,11 +525,7 @@ def main() -> None:
             autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
         )
         labels = table["emotion"].map(emotions.index).to_numpy()
-        parts = [
-            (np.flatnonzero(split["split"] == "train"), selection_groups(rows, data_args.protocol))
-            for split in models.values()
-            for rows in [split[split["split"] == "train"]]
-        ]
+        parts = training_parts(models.values(), data_args.protocol)
         probes = dict(zip(models, fit_probes(means, labels, parts, len(emotions)), strict=True))
         probe_seconds = time.perf_counter() - begun
 

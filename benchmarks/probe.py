@@ -14,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from train_wav2vec2 import SIZES, ModelArguments, build_model
@@ -24,7 +23,7 @@ from utils.embed import embed
 from utils.labels import choose_emotions
 from utils.probe import fit_probes
 from utils.runtime import PROJECT_ROOT, cache_folder, describe_device, run_script
-from utils.splits import select_emotions, selection_groups, split_models
+from utils.splits import select_emotions, split_models, training_parts
 from utils.table import check_table, read_table
 
 
@@ -54,10 +53,7 @@ def main() -> None:
         seconds_pass = time.perf_counter() - start
 
     labels = table["emotion"].map(emotions.index).to_numpy()
-    parts = [
-        (np.flatnonzero(fold["split"] == "train"), selection_groups(fold[fold["split"] == "train"], "loso"))
-        for fold in folds.values()
-    ]
+    parts = training_parts(folds.values(), "loso")
     start = time.perf_counter()
     fit_probes(means, labels, parts, len(emotions))
     seconds_loso = time.perf_counter() - start

@@ -3,6 +3,8 @@
 Run: python -m pytest tests/test_probe.py
 """
 
+import itertools
+
 import librosa
 import numpy as np
 import pytest
@@ -68,6 +70,27 @@ def test_speakers_do_not_stand_on_both_sides_of_the_choice():
     means = generator.standard_normal((8, 2, 16))[groups] * 5 + generator.standard_normal((160, 2, 16)) * 0.1
     (probe,) = fit_probes(means.astype(np.float32), labels, [(np.arange(160), groups)], NUM_LABELS)
     assert probe.choice.max() < 0.6  # clips apart, it would be 1
+
+
+def test_heads_that_share_most_clips_share_a_choice_that_heard_none_of_their_test_speakers():
+    means, labels, groups = speakers_and_clips(12, layer=1)
+    left_out = [np.flatnonzero(groups != speaker) for speaker in range(12)]
+    parts = [(rows, groups[rows]) for rows in left_out]
+    probes = fit_probes(means, labels, parts, NUM_LABELS)
+    # Of 11 training speakers each, 9 are common to three heads; of four it would be 8, too few.
+    blocks = [probes[start : start + 3] for start in (0, 3, 6, 9)]
+    for number, block in enumerate(blocks):
+        assert all(np.array_equal(probe.choice, block[0].choice) for probe in block)
+        common = np.flatnonzero((groups < 3 * number) | (groups >= 3 * number + 3))
+        (alone,) = fit_probes(means, labels, [(common, groups[common])], NUM_LABELS)
+        assert np.array_equal(alone.choice, block[0].choice)
+    # Each is fitted on all its own training clips.
+    assert all(not np.array_equal(a.weights, b.weights) for a, b in itertools.pairwise(probes))
+
+    # Folds of a third of the speakers have too little in common.
+    parts = [(rows, groups[rows]) for rows in (np.flatnonzero(groups // 4 != fold) for fold in range(3))]
+    choices = [probe.choice for probe in fit_probes(means, labels, parts, NUM_LABELS)]
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(choices))
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from utils.splits import (
     split_folds,
     split_models,
     split_table,
+    training_parts,
 )
 
 
@@ -292,3 +293,17 @@ def test_one_model_is_both_tested_and_published(ravdess):
 def test_protocols_that_do_not_suit_the_corpora_are_refused(protocol, corpora, message):
     with pytest.raises(InputError, match=message):
         split_folds(table_of(*corpora), protocol, common_emotions(*corpora))
+
+
+@pytest.mark.parametrize(
+    ("corpus", "protocol", "unit"),
+    [("ravdess", "loso", "speaker"), ("tess", "folds", "text"), ("ravdess", "random", "clip")],
+)
+def test_choices_among_training_clips_are_made_over_speakers_words_or_clips(corpus, protocol, unit):
+    _, models, _ = split_models(table_of(corpus), protocol, common_emotions(corpus))
+    for split, (rows, groups) in zip(models.values(), training_parts(models.values(), protocol), strict=True):
+        assert (split["split"].iloc[rows] == "train").all()
+        assert len(rows) == (split["split"] == "train").sum()
+        assert (groups == split[unit].iloc[rows]).all()
+        held_out = set(split[unit][split["split"] == "test"])
+        assert not held_out & set(groups) or unit == "text"

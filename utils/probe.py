@@ -22,6 +22,10 @@ from tqdm.auto import tqdm
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Inverse strengths of the penalty (scikit-learn's C) to choose from, of standardised features."""
 
+SHARED = 0.8
+"""Heads that have at least this share of their training clips in common choose layer and C together, on those
+clips alone: for 24 speakers left out in turn five choices do, and none has heard a speaker that it is for."""
+
 ONE_HOT = 30.0
 """Layer weight of the chosen layer, the others have 0: a softmax makes all but 1e-13 of it."""
 
@@ -35,8 +39,8 @@ class Probe:
         strength: the chosen C.
         weights: (num_labels, hidden_size) and bias: (num_labels,), float64, of the raw time means: the
             scaler is inside.
-        choice: UAR (num_layers + 1, len(STRENGTHS)) of the cross-validation among the training speakers
-            that chose both; its last row is the mean of all layers.
+        choice: UAR (num_hidden_states + 1, len(STRENGTHS)) of the cross-validation among the training
+            speakers that chose both; its last row is the mean of all layers.
     """
 
     layer: int | None
@@ -70,15 +74,18 @@ def fit_probes(
 
 def _fit_probes(means, labels, parts, num_labels) -> list[Probe]:
     candidates = [*range(means.shape[1]), None]
+    choosers = _share(parts)
+    distinct = list(dict.fromkeys(choosers))
     scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
-        joblib.delayed(_cross_validate)(_features(means[rows], layer), labels[rows], np.asarray(groups))
-        for rows, groups in parts
+        joblib.delayed(_cross_validate)(_features(means[rows], layer), labels[rows], groups)
+        for rows, groups in (_common(parts, chooser) for chooser in distinct)
         for layer in candidates
     )
-    scores = list(tqdm(scores, "Choosing layers", len(parts) * len(candidates)))
+    scores = list(tqdm(scores, "Choosing layers", len(distinct) * len(candidates)))
+    choices = np.array(scores).reshape(len(distinct), len(candidates), len(STRENGTHS))
     probes = []
-    for number, (rows, _) in enumerate(parts):
-        choice = np.array(scores[number * len(candidates) : (number + 1) * len(candidates)])
+    for chooser, (rows, _) in zip(choosers, parts, strict=True):
+        choice = choices[distinct.index(chooser)]
         best, strength = np.unravel_index(choice.argmax(), choice.shape)
         layer, strength = candidates[best], STRENGTHS[strength]
         scaler, model = _fit(_features(means[rows], layer), labels[rows], [strength])[0]
@@ -86,6 +93,28 @@ def _fit_probes(means, labels, parts, num_labels) -> list[Probe]:
         bias = _as_rows(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
         probes.append(Probe(layer, strength, weights, bias, choice))
     return probes
+
+
+def _share(parts) -> list[range]:
+    """Return of each part those that it chooses together with: its neighbours, as `SHARED` allows."""
+    blocks = [range(1)]
+    for number in range(1, len(parts)):
+        wider = range(blocks[-1].start, number + 1)
+        num_common = len(_common(parts, wider)[0])
+        if all(num_common >= SHARED * len(parts[each][0]) for each in wider):
+            blocks[-1] = wider
+        else:
+            blocks.append(range(number, number + 1))
+    return [block for block in blocks for _ in block]
+
+
+def _common(parts, block: range) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that all parts of a block train on, and their groups."""
+    rows, groups = parts[block.start]
+    common = np.ones(len(rows), dtype=bool)
+    for number in block:
+        common &= np.isin(rows, parts[number][0])
+    return rows[common], np.asarray(groups)[common]
 
 
 def _features(means: np.ndarray, layer: int | None) -> np.ndarray:

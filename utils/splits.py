@@ -5,7 +5,7 @@ show what that does to a figure.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -140,6 +140,12 @@ def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
     if protocol == "random":
         return rows["clip"]
     return rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
+
+
+def training_parts(splits: Iterable[pd.DataFrame], protocol: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return of each split the positions of its training clips, and their `selection_groups`."""
+    positions = [(split, np.flatnonzero(split["split"] == "train")) for split in splits]
+    return [(rows, selection_groups(split.iloc[rows], protocol).to_numpy()) for split, rows in positions]
 
 
 def _by_speaker(table: pd.DataFrame, test: set[str], validation: set[str] | None = None) -> pd.Series:
