@@ -4,27 +4,32 @@
     python -m benchmarks.probe --data_dir ~/ravdess --from_config tiny  # a quick look
 
 Prints seconds and ratios. The weights are random: they take as long as real ones, and their accuracy would
-say nothing.
+say nothing. Of the fine-tuning some steps are timed, and all steps of 3 epochs take as long as those.
 """
 
 import argparse
-import subprocess
-import sys
+import logging
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from train_wav2vec2 import SIZES, ModelArguments, build_model
+from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, fine_tune
+from utils.batches import Clips
 from utils.corpora import CORPORA
+from utils.dataset import build_dataset
 from utils.download import find_corpora
 from utils.embed import embed
 from utils.labels import choose_emotions
 from utils.probe import fit_probes
-from utils.runtime import PROJECT_ROOT, cache_folder, describe_device, run_script
+from utils.runtime import cache_folder, describe_device, logger, run_script
 from utils.splits import select_emotions, split_models, training_parts
 from utils.table import check_table, read_table
+
+NUM_EPOCHS = 3
+WARM_UP, TIMED = 5, 20
+"""Steps of the fine-tuning."""
 
 
 def main() -> None:
@@ -33,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with RAVDESS speech")
     parser.add_argument("--from_config", default="base", choices=list(SIZES))
-    parser.add_argument("--no_fine_tuning", action="store_true", help="leave out the long part")
+    parser.add_argument("--no_fine_tuning", action="store_true", help="leave out the fine-tuning")
     args = parser.parse_args()
 
     files = find_corpora(["ravdess"], [Path(folder) for folder in args.data_dir])
@@ -44,40 +49,57 @@ def main() -> None:
     folds, _, _ = split_models(table, "loso", emotions)
     model, extractor = build_model(ModelArguments(from_config=args.from_config), emotions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"{describe_device(device)}, {args.from_config}, {len(table)} clips, {len(folds)} folds")
 
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
         means = embed(
             model.to(device), extractor, waveforms.select(table.index), table["digest"].tolist(), Path(cache)
         )
-        seconds_pass = time.perf_counter() - start
+        encoding = time.perf_counter() - start
+    print(f"one pass of the encoder      {encoding:8.0f} s, {len(table) / encoding:.1f} clips per second")
 
     labels = table["emotion"].map(emotions.index).to_numpy()
     parts = training_parts(folds.values(), "loso")
     start = time.perf_counter()
     fit_probes(means, labels, parts, len(emotions))
-    seconds_loso = time.perf_counter() - start
-
-    print(f"{describe_device(device)}, {args.from_config}, {len(table)} clips, {len(folds)} folds")
-    print(
-        f"one pass of the encoder    {seconds_pass:8.0f} s, {len(table) / seconds_pass:.1f} clips per second"
-    )
-    print(f"nested LOSO of the probe   {seconds_loso:8.0f} s, {seconds_loso / seconds_pass:.2f} of the pass")
+    probing = time.perf_counter() - start
+    print(f"nested LOSO of the probe     {probing:8.0f} s, {probing / encoding:.2f} of the pass")
     if args.no_fine_tuning:
         return
 
+    logger.setLevel(logging.WARNING)
+    dataset = build_dataset(next(iter(folds.values())), waveforms, emotions)
+    for num_layers in sorted({ModelArguments.unfreeze_layers, model.config.num_hidden_layers}):
+        model_args = ModelArguments(from_config=args.from_config, unfreeze_layers=num_layers)
+        tuning = time_fine_tuning(model_args, dataset, emotions)
+        print(
+            f"{NUM_EPOCHS} epochs, {num_layers:2d} layers tuned    {tuning:8.0f} s, "
+            f"{tuning / (encoding + probing):.1f} times the pass and LOSO together"
+        )
+
+
+def time_fine_tuning(arguments: ModelArguments, dataset, emotions: tuple[str, ...]) -> float:
+    """Return the seconds that the steps of `NUM_EPOCHS` epochs take."""
+    model, extractor = build_model(arguments, emotions)
+    train = Clips(dataset["train"], extractor, augmented=True)
+    validation = Clips(dataset["validation"].select(range(8)), extractor)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "train_wav2vec2.py", "--corpora", "ravdess", "--protocol", "holdout"]
-        command += ["--from_config", args.from_config, "--no_probe", "--augment", "--num_train_epochs", "3"]
-        if args.data_dir:
-            command += ["--data_dir", *args.data_dir]
-        start = time.perf_counter()
-        subprocess.run([*command, "--output_dir", f"{folder}/run"], cwd=PROJECT_ROOT, check=True)
-        seconds_tuning = time.perf_counter() - start
-    print(
-        f"3 epochs of one fold       {seconds_tuning:8.0f} s, "
-        f"{seconds_tuning / (seconds_pass + seconds_loso):.1f} times the pass and LOSO together"
-    )
+        run = RunArguments(
+            output_dir=folder,
+            max_steps=WARM_UP + TIMED,
+            logging_strategy="steps",
+            logging_steps=WARM_UP,
+            eval_strategy="steps",
+            eval_steps=WARM_UP + TIMED,
+            save_strategy="no",
+            load_best_model_at_end=False,
+            lr_scheduler_type="linear",
+        )
+        trainer, _ = fine_tune(model, train, validation, None, DataArguments(), arguments, run)
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry and entry["step"] > WARM_UP]
+    clips_per_second = TIMED * run.train_batch_size / sum(entry["seconds"] for entry in steps)
+    return NUM_EPOCHS * len(train) / clips_per_second
 
 
 if __name__ == "__main__":
