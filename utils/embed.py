@@ -16,7 +16,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from utils.audio import DECODING_VERSION, SAMPLING_RATE
-from utils.runtime import write_bytes
+from utils.runtime import logger, write_bytes
 
 _VERSION = 1  # of what is computed here
 
@@ -117,6 +117,7 @@ def embed(
     state.wait_for_everyone()  # no process writes before all agree on what is missing
     missing = {digest: row for row, digest in enumerate(digests) if digest not in kept}
     if missing:
+        logger.info("Encoding %d of %d clips, to be kept in %s", len(missing), len(digests), folder)
         lengths = {digest: len(rows[row]["waveform"]) for digest, row in missing.items()}
         # The longest first: what does not fit into memory fails at once.
         order = sorted(missing, key=lambda digest: (-lengths[digest], digest))
