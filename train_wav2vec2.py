@@ -322,10 +322,13 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
         raise InputError(
             f"--model_name_or_path {name}: wants {extractor.sampling_rate} Hz, expected {SAMPLING_RATE} Hz"
         )
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # it would warn that the head is new, which it is to be
     # Another classifier's head, of another number of labels, is replaced like a missing one.
     model, loading = AutoModelForAudioClassification.from_pretrained(
         name, config=config, ignore_mismatched_sizes=True, output_loading_info=True
     )
+    transformers.logging.set_verbosity(verbosity)
     missing = [key for key in loading["missing_keys"] if not is_head(key) and "masked_spec_embed" not in key]
     if missing:
         raise InputError(
@@ -575,18 +578,13 @@ def main() -> None:
             validation = Clips(dataset["validation"], extractor)
 
         # -------------------------------------------------------------------------------------------
-        # Model: the encoder with the head of the probe
+        # Training: the last layers and the head, from the head of the probe
 
-        model = begin_model(name)
-        candidates = {}
+        candidates, trainer = {}, None
         if probes:
             candidates["probe"] = softmax(probes[name].logits(means[rows_of["validation"]]), axis=1)
-
-        # -------------------------------------------------------------------------------------------
-        # Training: the last layers and the head
-
-        trainer = None
         if args.num_train_epochs > 0:
+            model = begin_model(name)
             args.output_dir = str(model_folder)
             checkpoint = chosen
             if args.resume_from_checkpoint and not chosen:
@@ -599,15 +597,9 @@ def main() -> None:
         uar = {kind: balanced_accuracy_score(truth, told.argmax(axis=1)) for kind, told in candidates.items()}
         kept = max(uar, key=uar.get)  # the probe, where they are equal
         temperature = fit_temperature(truth, candidates[kept])
-        if kept == "probe":
-            model = begin_model(name)
-        elif adapted:
-            adapted.merge_and_unload()
-        scale_logits(model, 1 / temperature)
         facts[name] = {"kept": kept, "temperature": temperature, "validation_uar": uar}
-        logger.info(
-            "Kept: %s, validation UAR %s", kept, {kind: f"{100 * each:.1f} %" for kind, each in uar.items()}
-        )
+        told = ", ".join(f"{kind} {100 * each:.1f} %" for kind, each in uar.items())
+        logger.info("Validation UAR: %s. Kept: %s", told, kept)
 
         # -------------------------------------------------------------------------------------------
         # Test metrics: of the saved model, loaded back, in float32, one whole clip at a time. Of a fold's
@@ -615,6 +607,11 @@ def main() -> None:
 
         by_probe = split is not final and kept == "probe"
         if not by_probe:
+            if kept == "probe":
+                model = begin_model(name)
+            elif adapted:
+                adapted.merge_and_unload()
+            scale_logits(model, 1 / temperature)
             weights = run_folder if split is final else model_folder
             if args.should_save:
                 model.save_pretrained(weights)
