@@ -153,4 +153,4 @@ def test_two_processes_share_the_pass_and_both_have_all_means(tmp_path):
     for process, count in enumerate((3, 2)):
         told = np.load(tmp_path / f"{process}.npz")
         assert told["count"] == count
-        np.testing.assert_allclose(told["means"], expected, atol=1e-6)
+        np.testing.assert_allclose(told["means"], expected, atol=1e-5)  # another number of threads
