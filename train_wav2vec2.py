@@ -130,7 +130,7 @@ class DataArguments:
     )
     max_length_seconds: float = field(
         default=4.0,
-        metadata={"help": "Augmented training clips are cut to this; evaluation hears them whole."},
+        metadata={"help": "With --augment or lora training clips are cut to this; else all are heard whole."},
     )
     augment: bool = field(
         default=False, metadata={"help": "Change speed, gain, position and noise of the training clips."}
@@ -348,6 +348,11 @@ def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, floa
     return {"loss": loss} | {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
 
 
+def hears_frozen_clips(data: DataArguments, arguments: ModelArguments) -> bool:
+    """Whether the frozen layers need to hear each clip but once: it and they are the same in each epoch."""
+    return not data.augment and arguments.parameter_efficient == "none"
+
+
 def fine_tune(
     model,
     train: Clips | FrozenClips,
@@ -441,14 +446,16 @@ def describe_training(
             f"the best validation {args.metric_for_best_model}" if args.load_best_model_at_end else "the end"
         )
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        clips = f"clips of like length cut to at most {data.max_length_seconds:g} s"
+        if hears_frozen_clips(data, model):
+            clips = "whole clips, which the frozen layers heard once"
         sentences += [
             f"{'Then fine-tuning from there' if probed else 'Trained'} with {args.optim.value}, weight decay "
             f"{args.weight_decay:g}, learning rate {args.learning_rate:g} for the tuned encoder layers and "
             f"{model.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in batches "
-            f"of {batch} clips of like length cut to at most {data.max_length_seconds:g} s; class weights "
-            f"{model.class_weights}; augmentation {'on' if data.augment else 'off'}. Of {len(evaluations)} "
-            f"evaluations the state at {choice} was taken: epoch {entry['epoch']:g}, validation UAR "
-            f"{100 * entry['eval_uar']:.1f} %."
+            f"of {batch} {clips}; class weights {model.class_weights}; augmentation "
+            f"{'on' if data.augment else 'off'}. Of {len(evaluations)} evaluations the state at {choice} was "
+            f"taken: epoch {entry['epoch']:g}, validation UAR {100 * entry['eval_uar']:.1f} %."
         ]
     *folds, last = facts.values()
     if len(last["validation_uar"]) > 1:
@@ -533,8 +540,7 @@ def main() -> None:
         probe_seconds = time.perf_counter() - begun
 
     frozen_clips = None
-    if args.num_train_epochs > 0 and not data_args.augment and model_args.parameter_efficient == "none":
-        # Augmented clips are others in each epoch; these are not, so the frozen layers run once.
+    if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
         frozen_clips = FrozenClips(
             model.to(args.device),
             extractor,
