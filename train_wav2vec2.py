@@ -3,7 +3,7 @@
 First the encoder hears each clip once, and a linear head learns from what its layers say. Then its last
 layers are fine-tuned from there. What validates better is kept.
 
-Try it offline, with synthetic voices and a tiny random encoder (under 3 minutes on 2 CPU cores):
+Try it offline, with synthetic voices and a tiny random encoder (a few minutes on 2 CPU cores):
 
     python train_wav2vec2.py --demo
 

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/test_probe.py
 """
 
+import copy
 import itertools
 
 import librosa
@@ -130,7 +131,7 @@ def test_two_emotions_and_a_temperature(tmp_path):
     means, labels, groups = speakers_and_clips(4, layer=1, num_labels=2)
     (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], 2)
     assert probe.weights.shape == (2, 16) and (probe.logits(means).argmax(axis=1) == labels).mean() > 0.8
-    config = build("wav2vec2-base").config
+    config = copy.deepcopy(build("wav2vec2-base").config)
     config.num_labels, config.hidden_size, config.num_hidden_layers = 2, 16, 3
     model = AutoModelForAudioClassification.from_config(config)
     fold_into(model, probe)
