@@ -82,6 +82,24 @@ def test_no_clip_is_encoded_twice_and_another_encoder_starts_anew(tmp_path):
     assert counting.count == 3 and np.abs(other - again).max() > 1e-6
 
 
+def test_the_same_weights_under_other_settings_start_anew_and_under_another_head_do_not(tmp_path):
+    waveforms, digests = clips_of(8_000, 6_000)
+    first = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, digests, tmp_path)
+
+    def encode_again(**settings) -> tuple[np.ndarray, int]:
+        model = build("wav2vec2-base")
+        other = type(model)(type(model.config)(**model.config.to_dict() | settings))
+        other.base_model.load_state_dict(model.base_model.state_dict())
+        counting = Counting()
+        return embed(other, counting, waveforms, digests, tmp_path), counting.count
+
+    same, count = encode_again(id2label={0: "a", 1: "b", 2: "c"}, label2id={"a": 0, "b": 1, "c": 2})
+    np.testing.assert_array_equal(same, first)
+    assert count == 0
+    other, count = encode_again(num_attention_heads=2, layer_norm_eps=0.1)
+    assert count == 2 and np.abs(other - first).max() > 1e-6
+
+
 def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.embed.SHARD", 2)
     model = build("wav2vec2-base")

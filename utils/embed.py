@@ -26,6 +26,12 @@ SHARD = 64
 MAX_SAMPLES_PER_BATCH = 64 * 4 * 16_000
 """On a GPU: 64 clips of 4 seconds, padding included."""
 
+_NOT_THE_ENCODERS = {
+    *("id2label", "label2id", "problem_type", "use_weighted_layer_sum", "classifier_proj_size"),
+    *("architectures", "transformers_version", "_name_or_path", "dtype"),
+}
+"""Settings of a classifier's config that say nothing of what its encoder computes."""
+
 
 class UnpaddedConvolutions(torch.nn.Module):
     """Stands in for the convolutions of an encoder: padded clips go through them one length at a time.
@@ -164,15 +170,14 @@ def _batches(digests: Sequence[str], lengths: dict[str, int], budget: int) -> It
 
 def _encoder_key(model: torch.nn.Module, feature_extractor, autocast: torch.dtype | None) -> str:
     """Return a digest of all that the means depend on beside the clip: whatever a checkpoint is called, its
-    weights say which one it is."""
+    weights and settings say which one it is."""
     settings = [
         _VERSION,
         DECODING_VERSION,
         str(autocast),
         feature_extractor.to_json_string(),
         type(model).__name__,
-        model.config.feat_extract_norm,
-        getattr(model.config, "do_stable_layer_norm", None),
+        *(item for item in sorted(model.config.to_dict().items()) if item[0] not in _NOT_THE_ENCODERS),
     ]
     digest = hashlib.sha256(repr(settings).encode())
     for name, tensor in sorted(model.base_model.state_dict().items()):
