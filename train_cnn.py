@@ -41,9 +41,11 @@ from utils.corpora import CORPORA, REAL_CORPORA
 from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
+from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
 from utils.labels import choose_emotions
 from utils.metrics import measure_latency
+from utils.repository import Repository
 from utils.runtime import (
     PROJECT_ROOT,
     cache_folder,
@@ -99,13 +101,25 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--average_decay", type=float, default=0.998, help="per step, of the mean weights")
     parser.add_argument("--patience", type=int, default=30, help="epochs without a better validation UAR")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--resume_from_checkpoint", nargs="?", const="true", choices=["true"])
+    parser.add_argument("--resume_from_checkpoint", nargs="?", const="true", choices=["true", "hub"])
     # Report
     parser.add_argument("--output_dir", default="runs/cnn", help="the run folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    # Publication
+    parser.add_argument("--push_to_hub", action="store_true", help="publish the run (HF_TOKEN)")
+    parser.add_argument("--hub_model_id", help="user/name; by default the run folder's name, under your own")
+    parser.add_argument("--hub_private_repo", action="store_true", help="make the repository private")
+    parser.add_argument(
+        "--hub_strategy",
+        default="end",
+        choices=["end", "checkpoint"],
+        help="checkpoint: keep the unfinished run there too; --resume_from_checkpoint hub goes on anywhere",
+    )
     if parser.parse_args(argv).demo:
         parser.set_defaults(**DEMO)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    check_hub_options(vars(arguments))
+    return arguments
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -289,9 +303,17 @@ def main() -> None:
     # Labelled table
 
     overwrite = args.overwrite or (args.demo and args.output_dir == DEMO["output_dir"])
-    if not report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint)):
-        logger.info("Nothing to do: the run is complete, see %s", run_folder / "README.md")
+    unfinished = report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+    repository = None
+    if args.push_to_hub:  # what is amiss there is known before the training
+        repository = Repository(args.hub_model_id or run_folder.resolve().name, args.hub_private_repo)
+    if not unfinished:
+        logger.info("Nothing to train: the run is complete, see %s", run_folder / "README.md")
+        if repository:
+            publish(repository, run_folder)
         return
+    if args.resume_from_checkpoint == "hub":
+        fetch_checkpoints(repository, run_folder)
     if args.demo:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
@@ -309,7 +331,7 @@ def main() -> None:
     logger.info("Split %s: %s", args.protocol, PROTOCOL_WORDS[args.protocol])
 
     places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
-    identity = {name: value for name, value in vars(args).items() if name not in places}
+    identity = {name: value for name, value in vars(args).items() if name not in places and "hub" not in name}
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     report.begin_run(run_folder, args.resume_from_checkpoint, identity)
 
@@ -367,13 +389,17 @@ def main() -> None:
             double_checkpoint=True,  # else a kill while it writes would leave nothing to go on from
             delete_checkpoint=False,
         )
+        keep = []
+        if repository and args.hub_strategy == "checkpoint":
+            keeper = CheckpointKeeper(repository, run_folder)
+            keep = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs, keeper=keeper: keeper())]
         try:
             trainee.fit(
                 segments,
                 epochs=args.epochs,
                 shuffle=False,  # the segments are: Keras' own order of the batches could not be resumed
                 verbose=2,
-                callbacks=[average, early_stopping, plateau, go_on, backup],
+                callbacks=[average, early_stopping, plateau, go_on, backup, *keep],
             )
         except KeyboardInterrupt:
             logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
@@ -402,7 +428,7 @@ def main() -> None:
 
     predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
     last = list(folds.values())[-1]
-    timed, examples = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
+    checked, timed, examples = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
     latency = measure_latency(
         lambda waveform: saved.predict_on_batch(waveform[None]),
         timed,
@@ -460,6 +486,8 @@ def main() -> None:
         plots.plot_layers(describe_layers(saved), f"{saved.count_params():,} parameters"),
         run_folder / "figures" / "model.png",
     )
+    told = np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in checked])
+    report.keep_checked_clips(run_folder, checked, told)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")
@@ -471,6 +499,8 @@ def main() -> None:
         metrics["test"]["clips"],
         run_folder / "README.md",
     )
+    if repository:
+        publish(repository, run_folder)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from transformers import (
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
     HfArgumentParser,
+    TrainerCallback,
     TrainingArguments,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -55,9 +57,11 @@ from utils.demo import make_demo_corpus
 from utils.download import find_corpora
 from utils.embed import embed
 from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
+from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
 from utils.probe import Probe, fit_probes, fold_into, scale_logits
+from utils.repository import Repository
 from utils.runtime import (
     PROJECT_ROOT,
     InputError,
@@ -84,7 +88,7 @@ from utils.splits import (
     training_parts,
 )
 from utils.table import check_table, read_table
-from utils.trainer import EmotionTrainer
+from utils.trainer import AfterSaving, EmotionTrainer
 from utils.tuned import FrozenClips, TunedLayers
 
 # ---------------------------------------------------------------------------------------------------
@@ -204,6 +208,11 @@ class RunArguments(TrainingArguments):
     metric_for_best_model: str | None = "uar"
     greater_is_better: bool | None = True
     ddp_find_unused_parameters: bool | None = False  # every trained parameter takes part in each step
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "checkpoint: keep the unfinished run on the Hub too; --resume_from_checkpoint hub "
+                  "goes on anywhere.", "choices": ["end", "checkpoint"]},
+    )  # fmt: skip
 
     def __post_init__(self):
         if str(self.resume_from_checkpoint).lower() in ("", "false", "no", "0"):
@@ -250,11 +259,12 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
         )
     if data.max_length_seconds < MIN_SECONDS:
         raise InputError(f"--max_length_seconds {data.max_length_seconds}: expected at least {MIN_SECONDS}")
-    if run.push_to_hub:
+    if run.hub_token:
         raise InputError(
-            "--push_to_hub: this script does not publish; when the run is done, "
-            f"`hf upload <name>/<model> {run.output_dir}` does"
+            "--hub_token: a command line can be read by others on this machine; put the token into the "
+            "environment as HF_TOKEN, or run `hf auth login`"
         )
+    check_hub_options(vars(run))
     return data, model, run
 
 
@@ -361,6 +371,7 @@ def fine_tune(
     data: DataArguments,
     arguments: ModelArguments,
     args: RunArguments,
+    callbacks: Sequence[TrainerCallback] = (),
 ):
     """Tune the last layers, or adapters in all of them, and the head.
 
@@ -368,6 +379,7 @@ def fine_tune(
         model: a stock classifier; it is changed in place.
         train, validation: the clips, or what the frozen layers made of them.
         checkpoint: to go on from.
+        callbacks: beside early stopping.
 
     Returns:
         the Trainer, and the model with adapters, still to be merged, if it has any.
@@ -394,7 +406,7 @@ def fine_tune(
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=validation_scores,
-        callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience)],
+        callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience), *callbacks],
     )
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -472,6 +484,8 @@ def main() -> None:
     data_args, model_args, args = parse_arguments(sys.argv[1:])
     if not args.use_cpu:
         check_gpu()
+    # Publication is the kit's: the Trainer would push a card of its own, and pickles.
+    push_to_hub, args.push_to_hub = args.push_to_hub, False
     run_folder = Path(args.output_dir)
     device = describe_device(args.device.type)
     logger.info("Run folder %s, %s, world size %d", run_folder, device, args.world_size)
@@ -485,9 +499,21 @@ def main() -> None:
     with args.main_process_first(desc="reading the corpora"):
         # The demo's own folder may always be replaced.
         overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
-        if not report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint)):
-            logger.info("Nothing to do: the run is complete, see %s", run_folder / "README.md")
+        unfinished = report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+        repository = None
+        if push_to_hub and args.should_save:  # what is amiss there is known before the training
+            repository = Repository(
+                args.hub_model_id or run_folder.resolve().name, bool(args.hub_private_repo)
+            )
+        if not unfinished:
+            logger.info("Nothing to train: the run is complete, see %s", run_folder / "README.md")
+            if repository:
+                publish(repository, run_folder)
             return
+        if args.resume_from_checkpoint == "hub":
+            if repository:
+                fetch_checkpoints(repository, run_folder)
+            args.resume_from_checkpoint = "true"
         if data_args.demo:
             files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
         else:
@@ -595,7 +621,12 @@ def main() -> None:
             checkpoint = chosen
             if args.resume_from_checkpoint and not chosen:
                 checkpoint = report.last_checkpoint(model_folder)
-            trainer, adapted = fine_tune(model, train, validation, checkpoint, data_args, model_args, args)
+            keep = []
+            if repository and args.hub_strategy == "checkpoint":
+                keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
+            trainer, adapted = fine_tune(
+                model, train, validation, checkpoint, data_args, model_args, args, keep
+            )
             candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
 
         # What validates better is kept, and its probabilities are made to mean what they say.
@@ -654,7 +685,7 @@ def main() -> None:
             return saved(values.to(args.device)).logits.cpu()
 
     last = list(folds.values())[-1]
-    timed, examples = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
+    checked, timed, examples = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
     latency = measure_latency(classify, timed, SAMPLING_RATE)
 
     # -----------------------------------------------------------------------------------------------
@@ -668,7 +699,7 @@ def main() -> None:
     metrics = report.describe_run(
         script=Path(__file__).name,
         command_line=sys.argv[1:],
-        arguments=asdict(data_args) | asdict(model_args) | args.to_dict(),
+        arguments=asdict(data_args) | asdict(model_args) | args.to_dict() | {"push_to_hub": push_to_hub},
         table=final,
         findings=findings,
         emotions=emotions,
@@ -717,6 +748,8 @@ def main() -> None:
     )
     metrics["latency"] = latency | {"device": device}
     metrics["duration_seconds"] = time.perf_counter() - start
+    told = torch.cat([classify(waveform) for waveform in checked]).double().softmax(dim=-1).numpy()
+    report.keep_checked_clips(run_folder, checked, told)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")
@@ -728,6 +761,8 @@ def main() -> None:
         metrics["test"]["clips"],
         run_folder / "README.md",
     )
+    if repository:
+        publish(repository, run_folder)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from utils.corpora import CORPORA
 from utils.runtime import PROJECT_ROOT, write_text
 
+TEMPLATE = PROJECT_ROOT / "model_card.md"
+
 FIGURES = {
     "confusion_matrix.png": "Confusion matrix",
     "per_emotion.png": "Scores per emotion",
@@ -26,24 +28,30 @@ FIGURES = {
 _SCORES = (("uar", "recall", "UAR"), ("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro-F1"))
 
 
-def write_card(folder: Path, template: Path = PROJECT_ROOT / "model_card.md") -> None:
+def write_card(folder: Path, template: Path = TEMPLATE) -> None:
     """Render the model card of a finished run into its folder; README.md is a run's last file."""
+    write_text(folder / "README.md", render_card(folder, template))
+
+
+def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | None = None) -> str:
+    """Return the model card of a finished run, for its folder or for the repository `published_as`."""
     run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    name = folder.resolve().name
+    name = published_as.split("/")[1] if published_as else folder.resolve().name
+    # As the user wrote it, where that says nothing of their machine.
+    local = folder.as_posix() if not folder.is_absolute() else f"runs/{name}"
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["percent"] = _percent
-    card = environment.from_string(template.read_text(encoding="utf-8")).render(
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
         run=run,
         name=name,
-        # As the user wrote it, where that says nothing of their machine.
-        model_id=folder.as_posix() if not folder.is_absolute() else f"runs/{name}",
+        published=published_as is not None,
+        model_id=published_as or local,
         card_data=card_data(run, name).to_yaml().strip(),
         corpus_names=[corpus["name"] for corpus in run["corpora"]],
         license_words=_license(run)[1],
         scores_row=_scores_row,
         figures={file: text for file, text in FIGURES.items() if (folder / "figures" / file).exists()},
     )
-    write_text(folder / "README.md", card)
 
 
 def card_data(run: dict, name: str) -> ModelCardData:
@@ -73,6 +81,7 @@ def card_data(run: dict, name: str) -> ModelCardData:
             "speech-emotion-recognition",
             "speech",
             "emotion",
+            *(["skops"] if run["model"]["library"] == "sklearn" else []),  # the Hub's snippet goes by it
             *(["synthetic-demo"] if run["demo"] else []),
         ],
         base_model=run["model"]["base_model"],

@@ -1,5 +1,6 @@
 """What one finished run measured comes in; `metrics.json`, `predictions.csv` and `figures/` go out."""
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -13,12 +14,14 @@ from utils import plots
 from utils.corpora import CORPORA
 from utils.metrics import expected_calibration_error, reliability, scale_temperature, score
 from utils.runtime import (
+    PROJECT_ROOT,
     InputError,
     git_commit,
     logger,
     package_versions,
     published_command,
     without_secrets_and_paths,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -28,7 +31,21 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 NUM_TIMED = 30
-"""Clips on which the time per clip is measured."""
+"""Clips on which the time per clip is measured, about."""
+
+NUM_CHECKED = 100
+"""At most so many tested clips are kept with a run, to check its model before it is published: 24 MB."""
+
+UNPUBLISHED = "unpublished"
+"""Folder in a run folder for what is never uploaded: it holds audio."""
+
+_CODE = ("model_card.md", "requirements.txt", "utils/*.py")
+"""What a script of the kit needs beside itself."""
+
+
+def is_finished(folder: Path) -> bool:
+    """Say whether a folder holds a whole run: its card is written last."""
+    return (folder / "README.md").exists() and (folder / "metrics.json").exists()
 
 
 def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
@@ -42,7 +59,7 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: is a file; name a folder")
-    finished = (folder / "README.md").exists() and (folder / "metrics.json").exists()
+    finished = is_finished(folder)
     begun = (folder / "checkpoints" / "run.json").exists()
     if finished and resume:
         return False
@@ -257,9 +274,9 @@ def example_clips(clips: pd.DataFrame) -> dict[int, int]:
 
 def pick_waveforms(
     clips: pd.DataFrame, waveforms: "Dataset", emotions: Sequence[str]
-) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Return the waveforms of `NUM_TIMED` clips, from the first to the last, to time a model on; and
-    emotion -> waveform of one clip, to be drawn.
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]]:
+    """Return the waveforms of up to `NUM_CHECKED` clips, from the first to the last, to check a model with;
+    some of them, to time it on; and emotion -> waveform of one clip, to be drawn.
 
     Args:
         clips: tested clips, with `emotion`, `speaker`, `text`; their index points into `waveforms`.
@@ -268,13 +285,51 @@ def pick_waveforms(
     """
     clips = clips.assign(label=clips["emotion"].map(list(emotions).index))
     audio = waveforms.with_format("numpy")
-    rows = clips.index[np.linspace(0, len(clips) - 1, NUM_TIMED).astype(int)]
-    timed = [audio[int(row)]["waveform"] for row in rows]
+    rows = clips.index[np.unique(np.linspace(0, len(clips) - 1, NUM_CHECKED).astype(int))]
+    checked = [audio[int(row)]["waveform"] for row in rows]
+    timed = checked[:: -(-len(checked) // NUM_TIMED)]
     examples = {
         emotions[label]: audio[int(clips.index[row])]["waveform"]
         for label, row in example_clips(clips).items()
     }
-    return timed, examples
+    return checked, timed, examples
+
+
+def keep_checked_clips(folder: Path, waveforms: Sequence[np.ndarray], probabilities: np.ndarray) -> None:
+    """Keep what the saved model answers, for whoever loads it later.
+
+    Args:
+        folder: the run's folder.
+        waveforms: float32 (num_samples,) at 16 kHz.
+        probabilities: (num_clips, num_emotions), of the saved model.
+    """
+    (folder / UNPUBLISHED).mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    ends = np.cumsum([len(waveform) for waveform in waveforms])
+    np.savez(buffer, samples=np.concatenate(waveforms), ends=ends, probabilities=probabilities)
+    write_bytes(folder / UNPUBLISHED / "checked_clips.npz", buffer.getvalue())
+
+
+def read_checked_clips(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the waveforms and probabilities of `keep_checked_clips`.
+
+    Raises:
+        InputError: the run has none.
+    """
+    path = folder / UNPUBLISHED / "checked_clips.npz"
+    if not path.exists():
+        raise InputError(f"{path} is missing: there are no clips to check the model with; train it again")
+    with np.load(path, allow_pickle=False) as kept:
+        return np.split(kept["samples"], kept["ends"][:-1]), kept["probabilities"]
+
+
+def keep_code(folder: Path, script: str) -> None:
+    """Copy the script that made a run, and what it needs, into the run's folder."""
+    for pattern in (script, *_CODE):
+        for path in PROJECT_ROOT.glob(pattern):
+            target = folder / path.relative_to(PROJECT_ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def write_report(
@@ -285,7 +340,7 @@ def write_report(
     examples: dict[str, np.ndarray],
     sampling_rate: int,
 ) -> None:
-    """Write metrics.json, predictions.csv and the figures of a run.
+    """Write metrics.json, predictions.csv, the figures and the code of a run.
 
     Args:
         folder: the run's folder.
@@ -322,5 +377,6 @@ def write_report(
             {name: stage["error"] for name, stage in stages.items()},
         )
         plots.save(figure, figures / "reliability.png")
+    keep_code(folder, metrics["script"])
     write_text(folder / "predictions.csv", predictions.to_csv(index=False))
     write_json(folder / "metrics.json", metrics)

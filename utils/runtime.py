@@ -75,6 +75,21 @@ def read_options(path: Path) -> list[str]:
     return arguments
 
 
+def hub_token() -> str | None:
+    """Return the token for the Hub: from HF_TOKEN, the Hub's own login, Colab's or Kaggle's secrets."""
+    from huggingface_hub import get_token
+
+    token = get_token()  # Colab's secrets too, but in the notebook's own process alone
+    if token is None and "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        from kaggle_secrets import UserSecretsClient
+
+        try:
+            token = UserSecretsClient().get_secret("HF_TOKEN")
+        except Exception as error:  # its classes are private: no such secret, not attached, no network
+            logger.info("Kaggle's secret HF_TOKEN cannot be read (%s)", first_line(error))
+    return token
+
+
 def first_line(error: Exception) -> str:
     """Return what an exception says first; libraries add paragraphs."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,14 +5,26 @@ stay in eval mode, batches without padding, and a log that says how long things 
 """
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from utils.batches import EqualLengthSampler, collate
 from utils.encoder import is_head, unpadded_logits
 from utils.tuned import TunedLayers
+
+
+class AfterSaving(TrainerCallback):
+    """Calls `then` in the main process whenever a checkpoint is whole."""
+
+    def __init__(self, then: Callable[[], None]):
+        self.then = then
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            self.then()
 
 
 class EmotionTrainer(Trainer):

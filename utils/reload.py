@@ -1,0 +1,93 @@
+"""A run folder comes in; whether a stranger's program gets the run's own answers from its model goes out.
+
+It loads the model by the library's public API alone, in the process that it is called in: a fresh one.
+
+    python -m utils.reload runs/wav2vec2
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from utils.report import read_checked_clips
+from utils.runtime import InputError, first_line, run_script
+
+TOLERANCE = 1e-3
+"""How far a probability may be from the run's: the run's own device may have rounded otherwise."""
+
+
+def answers(folder: Path, run: dict, waveforms: list[np.ndarray]) -> np.ndarray:
+    """Return probabilities (num_clips, num_emotions) in the order of the run's emotions.
+
+    Raises:
+        InputError: weights are missing, or the model's labels are not the run's emotions.
+    """
+    library, emotions = run["model"]["library"], run["emotions"]
+    if library == "transformers":
+        from transformers import AutoModelForAudioClassification, pipeline
+
+        model, loading = AutoModelForAudioClassification.from_pretrained(folder, output_loading_info=True)
+        wrong = {kind: sorted(map(str, keys)) for kind, keys in loading.items() if keys}
+        if wrong:
+            raise InputError(f"its weights do not fit its config: {wrong}")
+        _compare_labels([name for _, name in sorted(model.config.id2label.items())], emotions)
+        classifier = pipeline("audio-classification", model=str(folder))
+        told = []
+        for waveform in waveforms:
+            scores = {answer["label"]: answer["score"] for answer in classifier(waveform, top_k=None)}
+            told.append([scores[emotion] for emotion in emotions])
+        return np.array(told)
+    if library == "keras":
+        import keras
+
+        model = keras.saving.load_model(folder / "model.keras")
+        return np.concatenate([model.predict_on_batch(waveform[None]) for waveform in waveforms])
+    import skops.io
+
+    from utils.features import extract, normalize_speakers
+
+    model = skops.io.load(folder / "model.skops", trusted=run["model"]["trusted_types"])
+    _compare_labels(model.classes_.tolist(), sorted(emotions))
+    features = np.stack([extract(waveform, run["model"]["feature_set"]) for waveform in waveforms])
+    if run["model"]["speaker_normalization"]:
+        features = normalize_speakers(features, ["this speaker"] * len(features))
+    order = [model.classes_.tolist().index(emotion) for emotion in emotions]
+    return model.predict_proba(features)[:, order]
+
+
+def _compare_labels(labels: list[str], emotions: list[str]) -> None:
+    if labels != list(emotions):
+        raise InputError(f"its labels are {labels}, the run's emotions {list(emotions)}")
+
+
+def check(folder: Path) -> str:
+    """Return in words what was compared.
+
+    Raises:
+        InputError: there is nothing to compare with, or the answers differ.
+    """
+    run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    waveforms, expected = read_checked_clips(folder)
+    try:
+        got = answers(folder, run, waveforms)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(first_line(error)) from error
+    if got.shape != expected.shape:
+        raise InputError(f"it gives {got.shape[1]} probabilities, expected {expected.shape[1]}")
+    apart = np.abs(got - expected).max(axis=1)
+    if not (apart <= TOLERANCE).all():
+        raise InputError(
+            f"on {(~(apart <= TOLERANCE)).sum()} of {len(apart)} clips its probabilities are off by up to "
+            f"{apart.max():.3f} from those of the run"
+        )
+    return f"Loaded anew, the model gives the run's answers on {len(apart)} clips, to {apart.max():.0e}"
+
+
+def main() -> None:
+    print(check(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    run_script(main)
