@@ -1,4 +1,4 @@
-"""What all tests share: no network, calm threads, one small synthetic corpus."""
+"""What all tests share: no network, calm threads, one small synthetic corpus, a Hub on this machine."""
 
 import os
 
@@ -11,6 +11,7 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 from utils.demo import make_demo_corpus
 
@@ -21,3 +22,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 def demo_folder(tmp_path_factory) -> Path:
     """Four synthetic speakers, 120 clips: Actor_01 to Actor_04."""
     return make_demo_corpus(tmp_path_factory.mktemp("demo"), num_speakers=4)
+
+
+@pytest.fixture
+def hub():
+    """A running HubServer with a token each for "me" that writes and that reads, and one for "somebody"."""
+    with HubServer() as server:
+        server.add_token("hf_write", "me")
+        server.add_token("hf_read", "me", role="read")
+        server.add_token("hf_somebody", "somebody")
+        yield server
+        assert not server.errors, server.errors[0]
