@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from utils.card import render_card
 from utils.report import UNPUBLISHED, is_finished
@@ -110,9 +111,10 @@ def _left_by_a_run(name: str) -> bool:
 def _refuse_private(files: Mapping[str, Path | bytes], token: str) -> None:
     """Refuse to publish a file that holds the token or a path of this machine."""
     places = [f"{place}{os.sep}" for place in (PROJECT_ROOT, Path.home(), tempfile.gettempdir())]
+    private = {token: "the token"} | dict.fromkeys(places, "a path of this machine")
     for name, content in files.items():
         content = content if isinstance(content, bytes) else content.read_bytes()
-        for text, words in {token: "the token"} | dict.fromkeys(places, "a path of this machine"):
+        for text, words in private.items():
             if text.encode() in content:
                 raise InputError(f"{name} holds {words}")
 
@@ -168,11 +170,14 @@ class CheckpointKeeper:
         begun = time.monotonic()
         if begun < self.not_before:
             return
+        disable_progress_bars()
         try:
             self._upload()
             logger.info("Checkpoints are kept in %s/tree/%s", self.repository.url, CHECKPOINT_BRANCH)
         except InputError as error:
             logger.warning("Checkpoints are not kept on the Hub: %s", error)
+        finally:
+            enable_progress_bars()
         now = time.monotonic()
         self.not_before = now + (now - begun) * (1 / _MAX_SHARE - 1)
 

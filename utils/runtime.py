@@ -37,7 +37,8 @@ def run_script(main: Callable[[], None]) -> None:
         stream=sys.stdout,
     )
     # The Hub client would report each of its HTTP requests.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     try:
         main()
     except InputError as error:
