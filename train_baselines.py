@@ -17,6 +17,8 @@ predictions.csv, figures and the fitted pipeline (model.skops).
 """
 
 import argparse
+import json
+import shutil
 import sys
 import tempfile
 import time
@@ -61,12 +63,15 @@ from utils.runtime import (
     refuse_arguments,
     run_script,
     write_bytes,
+    write_json,
+    write_text,
 )
 from utils.splits import (
     PROTOCOL_WORDS,
     PROTOCOLS,
     SINGLE_MODEL,
     SPLITS,
+    folds_digest,
     select_emotions,
     selection_groups,
     split_models,
@@ -102,6 +107,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="standardise over each speaker's own clips, the test speakers' too; figures are marked",
     )
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--resume_from_checkpoint", nargs="?", const="true", choices=["true"])
     # Report
     parser.add_argument("--output_dir", help="a run folder per model is made below it")
     parser.add_argument("--overwrite", action="store_true", help="replace the runs that are there")
@@ -183,7 +189,8 @@ def tell(
 ) -> pd.DataFrame:
     """Return the `report.prediction_table` of some clips; `clips.index` are their rows in `features`."""
     order = [list(model.classes_).index(emotion) for emotion in emotions]  # scikit-learn sorts by name
-    probabilities = model.predict_proba(features[clips.index])[:, order]
+    # As float64 they are scored as predictions.csv has them, to the last digit.
+    probabilities = model.predict_proba(features[clips.index])[:, order].astype(np.float64)
     return report.prediction_table(clips, probabilities, emotions, fold)
 
 
@@ -216,8 +223,15 @@ def main() -> None:
     # Labelled table
 
     overwrite = args.overwrite or (args.demo and args.output_dir == "runs/demo_baselines")
-    for name in args.models:
-        report.check_run_folder(output_dir / name, overwrite, resume=False)
+    names = []
+    for name in dict.fromkeys(args.models):
+        if report.check_run_folder(output_dir / name, overwrite, resume=bool(args.resume_from_checkpoint)):
+            names.append(name)
+        else:
+            logger.info("%s: the run is complete, see %s", name, output_dir / name / "README.md")
+    if not names:
+        logger.info("Nothing to do")
+        return
     if args.demo:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
@@ -245,14 +259,28 @@ def main() -> None:
         features[table.index] = normalize_speakers(features[table.index], table["speaker"])
 
     last = list(folds.values())[-1]
-    examples = last[last["split"] == "test"]
-    timed, pictures = report.pick_waveforms(examples, waveforms, emotions)
-    for name in args.models:
+    timed, pictures = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
+
+    places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
+    identity = {key: value for key, value in vars(args).items() if key not in (*places, "models")}
+    identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
+    for name in names:  # all of them now: a model that is yet to come must not wear the card of an older run
+        report.begin_run(output_dir / name, args.resume_from_checkpoint, identity)
+
+    for name in names:
         start = time.perf_counter()
         run_folder = output_dir / name
 
-        heard = []
+        heard, importance, seconds_before = [], None, 0.0
         for fold, split in models.items():
+            finished = run_folder / "checkpoints" / f"{fold.replace(' ', '_')}.csv"
+            if args.resume_from_checkpoint and finished.exists():
+                logger.info("%s, %s: was trained and tested before", name, fold)
+                heard.append(report.read_predictions(finished))
+                facts = json.loads(finished.with_suffix(".json").read_text(encoding="utf-8"))
+                importance = facts["importance"]
+                seconds_before += facts["seconds"]
+                continue
             train, validation, test = (split[split["split"] == part] for part in SPLITS)
 
             # ---------------------------------------------------------------------------------------
@@ -271,10 +299,14 @@ def main() -> None:
 
             if len(test):
                 heard.append(tell(model, features, test, emotions, fold))
-                tested = model
-        importance = group_importance(
-            tested, features[examples.index], examples["emotion"], args.features, args.seed
-        )
+            if split is last:
+                importance = group_importance(
+                    model, features[test.index], test["emotion"], args.features, args.seed
+                )
+            if split is not final:
+                facts = {"importance": importance, "seconds": time.perf_counter() - begun}
+                write_json(finished.with_suffix(".json"), facts)
+                write_text(finished, heard[-1].to_csv(index=False))
         predictions = {
             "test": pd.concat(heard, ignore_index=True),
             "validation": tell(model, features, validation, emotions, "final"),
@@ -324,14 +356,14 @@ def main() -> None:
             "history": [],
         }
         metrics["latency"] = latency | {"device": device}
-        metrics["duration_seconds"] = time.perf_counter() - start
+        metrics["duration_seconds"] = time.perf_counter() - start + seconds_before
         metrics["importance"] = importance
-        (run_folder / "figures").mkdir(parents=True, exist_ok=True)
-        (run_folder / "README.md").unlink(missing_ok=True)
+        (run_folder / "figures").mkdir(exist_ok=True)
         write_bytes(run_folder / "model.skops", saved)
         plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
         report.write_report(run_folder, metrics, predictions["test"], [], pictures, SAMPLING_RATE)
         write_card(run_folder)
+        shutil.rmtree(run_folder / "checkpoints")
         logger.info(
             "%s%-8s test UAR %.1f %%, accuracy %.1f %% on %d clips. Card: %s",
             "Synthetic voices, no real result. " if args.demo else "",

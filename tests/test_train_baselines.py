@@ -4,10 +4,13 @@ Run: python -m pytest tests/test_train_baselines.py
 """
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -24,16 +27,16 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def train(folder: Path, cache: Path, *options: str) -> str:
-    command = [
-        sys.executable,
-        "train_baselines.py",
-        *options,
-        f"--output_dir={folder}",
-        f"--cache_dir={cache}",
-    ]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+def command_of(folder: Path, cache: Path, *options: str) -> list[str]:
+    places = [f"--output_dir={folder}", f"--cache_dir={cache}"]
+    return [sys.executable, "train_baselines.py", *options, *places]
+
+
+def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
+    done = subprocess.run(
+        command_of(folder, cache, *options), cwd=PROJECT, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
@@ -75,16 +78,89 @@ def test_the_cards_snippet_gives_the_reports_probabilities(demo_runs, name, tmp_
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
 
 
-def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp_path, cache):
-    train(tmp_path, cache, "--demo", "--models", "lr", "--features", "mfcc", "--protocol", "folds")
-    metrics = json.loads((tmp_path / "lr" / "metrics.json").read_text())
-    predictions = pd.read_csv(tmp_path / "lr" / "predictions.csv")
-    assert len(predictions) == 480 and predictions["clip"].is_unique
+FOLDS = (
+    "--demo",
+    "--models",
+    "knn",
+    "lr",
+    "--features=mfcc",
+    "--protocol=folds",
+    "--emotions",
+    "sad",
+    "angry",
+)
+
+
+@pytest.fixture(scope="module")
+def folds_runs(tmp_path_factory, cache) -> Path:
+    folder = tmp_path_factory.mktemp("folds")
+    train(folder, cache, *FOLDS)
+    return folder
+
+
+def kill_when_there_is(file: Path, command: list[str]) -> None:
+    process = subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not file.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(folds_runs):
+    metrics = json.loads((folds_runs / "lr" / "metrics.json").read_text())
+    predictions = pd.read_csv(folds_runs / "lr" / "predictions.csv")
+    assert len(predictions) == 128 and predictions["clip"].is_unique
     assert predictions.groupby("speaker")["fold"].nunique().max() == 1
-    assert [fold["clips"] for fold in metrics["folds"]] == [120] * 4
+    assert [fold["clips"] for fold in metrics["folds"]] == [32] * 4
     # The saved model trains on all but the validation speakers, and the card says so.
-    assert metrics["split"]["train"]["clips"] == 420 and "test" not in metrics["split"]
-    assert "models, one per fold" in (tmp_path / "lr" / "README.md").read_text()
+    assert metrics["split"]["train"]["clips"] == 112 and "test" not in metrics["split"]
+    assert "models, one per fold" in (folds_runs / "lr" / "README.md").read_text()
+
+
+def test_killed_and_resumed_the_baselines_end_like_those_that_were_not(
+    folds_runs, tmp_path, cache, monkeypatch
+):
+    checkpoints = tmp_path / "lr" / "checkpoints"
+    # What is said of the last fold's model has to be kept as well.
+    kill_when_there_is(checkpoints / "fold_4.csv", command_of(tmp_path, cache, *FOLDS))
+    assert not (tmp_path / "lr" / "README.md").exists(), "a killed run must not look finished"
+    card = (tmp_path / "knn" / "README.md").read_text()
+
+    def refused(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", command_of(tmp_path, cache, *FOLDS, *options)[1:])
+        with pytest.raises(InputError) as error:
+            train_baselines.main()
+        return str(error.value)
+
+    assert "knn: holds a finished run" in refused()
+    assert "lr: holds a run that was begun" in refused("--models=lr")
+    assert "was begun with seed 42, now it is 1" in refused("--resume_from_checkpoint", "--seed=1")
+    output = train(tmp_path, cache, *FOLDS, "--resume_from_checkpoint")
+    assert "knn: the run is complete" in output and (tmp_path / "knn" / "README.md").read_text() == card
+    assert output.count("was trained and tested before") == 4
+    for name in ("knn", "lr"):
+        run, whole = tmp_path / name, folds_runs / name
+        assert (run / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+        resumed, expected = (json.loads((each / "metrics.json").read_text()) for each in (run, whole))
+        for part in ("validation", "test", "importance", "folds"):
+            assert resumed[part] == expected[part]
+        assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_model_that_is_yet_to_be_trained_anew_does_not_look_finished(folds_runs, tmp_path, cache):
+    shutil.copytree(folds_runs, tmp_path / "runs")
+    command = command_of(tmp_path / "runs", cache, *FOLDS, "--seed=1", "--overwrite")
+    kill_when_there_is(tmp_path / "runs" / "knn" / "checkpoints" / "fold_1.csv", command)
+    assert not (tmp_path / "runs" / "lr" / "README.md").exists()
+    assert (tmp_path / "runs" / "lr" / "checkpoints" / "run.json").exists()  # to go on with
 
 
 def test_speaker_normalisation_is_marked_and_its_snippet_takes_all_clips_of_a_voice(tmp_path, cache):
