@@ -53,10 +53,13 @@ from utils.features import (
     feature_names,
     normalize_speakers,
 )
+from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
 from utils.metrics import measure_latency
+from utils.repository import Repository
 from utils.runtime import (
     PROJECT_ROOT,
+    InputError,
     cache_folder,
     describe_device,
     logger,
@@ -107,14 +110,28 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="standardise over each speaker's own clips, the test speakers' too; figures are marked",
     )
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--resume_from_checkpoint", nargs="?", const="true", choices=["true"])
+    parser.add_argument("--resume_from_checkpoint", nargs="?", const="true", choices=["true", "hub"])
     # Report
     parser.add_argument("--output_dir", help="a run folder per model is made below it")
     parser.add_argument("--overwrite", action="store_true", help="replace the runs that are there")
+    # Publication
+    parser.add_argument("--push_to_hub", action="store_true", help="publish the runs (HF_TOKEN)")
+    parser.add_argument(
+        "--hub_model_id",
+        help="user/name, followed by -<model> where there are several --models; by default the folder's name",
+    )
+    parser.add_argument("--hub_private_repo", action="store_true", help="make the repositories private")
+    parser.add_argument(
+        "--hub_strategy",
+        default="end",
+        choices=["end", "checkpoint"],
+        help="checkpoint: keep the unfinished run there too; --resume_from_checkpoint hub goes on anywhere",
+    )
     arguments = parser.parse_args(argv)
     arguments.output_dir = arguments.output_dir or (
         "runs/demo_baselines" if arguments.demo else "runs/baselines"
     )
+    check_hub_options(vars(arguments))
     return arguments
 
 
@@ -184,14 +201,18 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
     return model, search.best_params_
 
 
+def hear(model, features: np.ndarray, emotions: tuple[str, ...]) -> np.ndarray:
+    """Return probabilities (num_clips, num_emotions) in the order of `emotions`."""
+    order = [list(model.classes_).index(emotion) for emotion in emotions]  # scikit-learn sorts by name
+    # As float64 they are scored as predictions.csv has them, to the last digit.
+    return model.predict_proba(features)[:, order].astype(np.float64)
+
+
 def tell(
     model, features: np.ndarray, clips: pd.DataFrame, emotions: tuple[str, ...], fold: str
 ) -> pd.DataFrame:
     """Return the `report.prediction_table` of some clips; `clips.index` are their rows in `features`."""
-    order = [list(model.classes_).index(emotion) for emotion in emotions]  # scikit-learn sorts by name
-    # As float64 they are scored as predictions.csv has them, to the last digit.
-    probabilities = model.predict_proba(features[clips.index])[:, order].astype(np.float64)
-    return report.prediction_table(clips, probabilities, emotions, fold)
+    return report.prediction_table(clips, hear(model, features[clips.index], emotions), emotions, fold)
 
 
 def group_importance(model, features: np.ndarray, truth: pd.Series, feature_set: str, seed: int) -> dict:
@@ -223,15 +244,23 @@ def main() -> None:
     # Labelled table
 
     overwrite = args.overwrite or (args.demo and args.output_dir == "runs/demo_baselines")
-    names = []
+    names, repositories = [], {}
     for name in dict.fromkeys(args.models):
+        if args.push_to_hub:  # what is amiss there is known before the training
+            repo_id = args.hub_model_id or output_dir.resolve().name
+            repo_id += f"-{name}" if len(args.models) > 1 else ""
+            repositories[name] = Repository(repo_id, args.hub_private_repo)
         if report.check_run_folder(output_dir / name, overwrite, resume=bool(args.resume_from_checkpoint)):
             names.append(name)
         else:
             logger.info("%s: the run is complete, see %s", name, output_dir / name / "README.md")
+            if repositories:
+                publish(repositories[name], output_dir / name)
+    if args.resume_from_checkpoint == "hub":
+        for name in names:
+            fetch_checkpoints(repositories[name], output_dir / name)
     if not names:
-        logger.info("Nothing to do")
-        return
+        logger.info("Nothing to train")
     if args.demo:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
@@ -259,17 +288,28 @@ def main() -> None:
         features[table.index] = normalize_speakers(features[table.index], table["speaker"])
 
     last = list(folds.values())[-1]
-    timed, pictures = report.pick_waveforms(last[last["split"] == "test"], waveforms, emotions)
+    examples = last[last["split"] == "test"]
+    if args.speaker_normalization:  # the model can be checked on clips of one voice alone
+        examples = examples[examples["speaker"] == examples["speaker"].iloc[0]]
+    checked, timed, pictures = report.pick_waveforms(examples, waveforms, emotions)
+    checked_features = np.stack([extract(waveform, args.features) for waveform in checked])
+    if args.speaker_normalization:
+        checked_features = normalize_speakers(checked_features, ["one"] * len(checked))
 
     places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
-    identity = {key: value for key, value in vars(args).items() if key not in (*places, "models")}
+    identity = {
+        key: value for key, value in vars(args).items() if key not in (*places, "models") and "hub" not in key
+    }
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     for name in names:  # all of them now: a model that is yet to come must not wear the card of an older run
         report.begin_run(output_dir / name, args.resume_from_checkpoint, identity)
 
+    unpublished = []
     for name in names:
         start = time.perf_counter()
         run_folder = output_dir / name
+        if args.hub_strategy == "checkpoint":
+            keeper = CheckpointKeeper(repositories[name], run_folder)
 
         heard, importance, seconds_before = [], None, 0.0
         for fold, split in models.items():
@@ -307,6 +347,8 @@ def main() -> None:
                 facts = {"importance": importance, "seconds": time.perf_counter() - begun}
                 write_json(finished.with_suffix(".json"), facts)
                 write_text(finished, heard[-1].to_csv(index=False))
+                if args.hub_strategy == "checkpoint":
+                    keeper()
         predictions = {
             "test": pd.concat(heard, ignore_index=True),
             "validation": tell(model, features, validation, emotions, "final"),
@@ -361,6 +403,7 @@ def main() -> None:
         (run_folder / "figures").mkdir(exist_ok=True)
         write_bytes(run_folder / "model.skops", saved)
         plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
+        report.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
         report.write_report(run_folder, metrics, predictions["test"], [], pictures, SAMPLING_RATE)
         write_card(run_folder)
         shutil.rmtree(run_folder / "checkpoints")
@@ -373,6 +416,14 @@ def main() -> None:
             metrics["test"]["clips"],
             run_folder / "README.md",
         )
+        if repositories:
+            try:
+                publish(repositories[name], run_folder)
+            except InputError as error:  # the other models are still to be trained
+                logger.warning("%s: %s", name, error)
+                unpublished.append(error)
+    if unpublished:
+        raise unpublished[0]
 
 
 if __name__ == "__main__":

@@ -313,6 +313,11 @@ class HubServer:
         about |= {name: card[name] for name in ("pipeline_tag", "library_name") if name in card}
         return 200, about | {"tags": card.get("tags") or [], "cardData": card}, {}
 
+    def auth_check(self, request, token, repo, write):
+        if write:
+            check_write(repo, token)
+        return 200, "OK", {}
+
     def tree(self, request, token, repo, revision, path=None):
         prefix = f"{path.rstrip('/')}/" if path else ""
         files = repo.at(revision).files
@@ -576,6 +581,7 @@ ROUTES = [
     ("GET", f"{API}/tree/{REVISION}(?:/(?P<path>.+))?", HubServer.tree),
     ("POST", f"{API}/paths-info/{REVISION}", HubServer.paths_info),
     ("GET", f"{API}/commits/{REVISION}", HubServer.list_commits),
+    ("GET", f"{API}/auth-check(?P<write>/write)?", HubServer.auth_check),
     ("GET", f"{API}/refs", HubServer.refs),
     ("POST", f"{API}/branch/{NAME}", HubServer.create_branch),
     ("DELETE", f"{API}/branch/{NAME}", HubServer.delete_branch),

@@ -1,0 +1,487 @@
+"""Runs are published whole or not at all; what is amiss is one line; an unfinished run goes on elsewhere.
+
+Run: python -m pytest tests/test_hub.py
+
+The Hub is `hub_server.py` on this machine; the scripts and their clients are the real ones, in processes of
+their own.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import yaml
+from conftest import PROJECT
+from hub_server import HubServer, environment
+
+TOKEN = "hf_" + "w" * 34
+READ_TOKEN = "hf_" + "r" * 34
+OTHERS_TOKEN = "hf_" + "s" * 34
+
+SCRIPTS = {
+    "wav2vec2": ["train_wav2vec2.py", "--demo", "--num_train_epochs=2"],
+    "cnn": ["train_cnn.py", "--demo", "--epochs=2"],
+    "baselines": ["train_baselines.py", "--demo", "--models=lda", "--features=mfcc"],
+}
+WEIGHTS = {
+    "wav2vec2": {"config.json", "model.safetensors", "preprocessor_config.json"},
+    "cnn": {"config.json", "metadata.json", "model.keras", "model.weights.h5"},
+    "baselines": {"config.json", "model.skops"},
+}
+
+
+@pytest.fixture
+def hub():
+    with HubServer() as server:
+        server.add_token(TOKEN, "me")
+        server.add_token(READ_TOKEN, "me", role="read")
+        server.add_token(OTHERS_TOKEN, "somebody")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def start(
+    hub: HubServer, home: Path, *command: str | Path, token=TOKEN, **variables: str
+) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=PROJECT,
+        env=environment(hub, token, home) | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def call(hub: HubServer, home: Path, *command: str | Path, expect=0, token=TOKEN, **variables: str) -> str:
+    """Run a command of the kit to its end, and return what it printed; it never prints a token."""
+    process = start(hub, home, *command, token=token, **variables)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == expect, output[-3000:]
+    assert "hf_" not in output and "Traceback" not in output
+    assert not hub.errors
+    return output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, cache) -> Path:
+    """A finished run of each script, not published; nobody changes them."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, command in SCRIPTS.items():
+        done = subprocess.run(
+            [sys.executable, *command, f"--output_dir={folder / name}", f"--cache_dir={cache}"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def run_of(runs: Path, name: str) -> Path:
+    return runs / name / "lda" if name == "baselines" else runs / name
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def last_line(output: str) -> str:
+    return output.strip().splitlines()[-1]
+
+
+# ---------------------------------------------------------------------------------------------------
+# A run is published
+
+
+def snippet_of(card: str) -> str:
+    return re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_publishes_in_one_commit_what_anybody_can_use_as_the_card_shows(name, hub, cache, tmp_path):
+    command = [*SCRIPTS[name], f"--output_dir={tmp_path / 'runs' / name}", f"--cache_dir={cache}"]
+    seen = []
+    process = start(hub, tmp_path / "home", *command, "--push_to_hub", f"--hub_model_id=me/my-{name}")
+    reader = threading.Thread(target=lambda: seen.append(process.stdout.read()))
+    reader.start()
+    lines_of_processes = set()
+    while process.poll() is None:
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has just ended
+                lines_of_processes.add(file.read_bytes())
+        time.sleep(0.2)
+    reader.join()
+    assert process.returncode == 0, seen[0][-3000:]
+    assert last_line(seen[0]) == f"Published: {hub.endpoint}/me/my-{name}"
+    assert not any(TOKEN.encode() in line for line in lines_of_processes) and TOKEN not in seen[0]
+
+    run = run_of(tmp_path / "runs", name)
+    (message, _), *commits = hub.commits(f"me/my-{name}")
+    assert message == "initial commit" and len(commits) == 1
+    files = hub.files(f"me/my-{name}")
+    card = files["README.md"].decode()
+    assert WEIGHTS[name] <= files.keys()
+    assert {
+        "metrics.json",
+        "predictions.csv",
+        "figures/confusion_matrix.png",
+        "requirements.txt",
+    } <= files.keys()
+    assert {SCRIPTS[name][0], "utils/audio.py"} <= files.keys()
+    suffixes = {Path(file).suffix for file in files}
+    assert not suffixes & {".wav", ".flac", ".npz", ".npy", ".arrow", ".bin", ".pt", ".pkl", ".pyc"}
+    for file, data in files.items():
+        for private in (TOKEN, str(tmp_path), str(PROJECT), str(Path.home()) + "/"):
+            assert private.encode() not in data, file
+    for file in ("metrics.json", "predictions.csv"):
+        assert files[file] == (run / file).read_bytes()
+
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["pipeline_tag"] == "audio-classification"
+    assert front["library_name"] == {"wav2vec2": "transformers", "cnn": "keras", "baselines": "sklearn"}[name]
+    assert front["model-index"][0]["name"] == f"my-{name}"
+    if name == "baselines":
+        assert "skops" in front["tags"]
+        assert json.loads(files["config.json"])["sklearn"]["model"]["file"] == "model.skops"
+
+    # Somebody else, somewhere else, with the card and a clip.
+    row = pd.read_csv(run / "predictions.csv").iloc[17]
+    clip = PROJECT / "data" / "demo" / f"Actor_{row['clip'][-2:]}" / f"{row['clip']}.wav"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(clip, elsewhere / "speech.wav")
+    done = subprocess.run(
+        [sys.executable, "-c", snippet_of(card)],
+        cwd=elsewhere,
+        env=environment(hub, OTHERS_TOKEN, tmp_path / "another home"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = dict(line.split() for line in done.stdout.splitlines())
+    assert len(answers) == 8
+    for emotion, probability in answers.items():
+        assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
+
+
+def test_an_earlier_run_is_published_and_what_the_repository_had_of_another_goes(runs, hub, tmp_path):
+    old = {"model.keras": b"old", "figures/old.png": b"old", "notes.md": b"mine"}
+    hub.add_repo("me/mine", files=old)
+    before = content(runs / "baselines")
+    call(hub, tmp_path, "-m", "utils.hub", runs / "baselines" / "lda", "--hub_model_id=me/mine")
+    files = hub.files("me/mine")
+    assert "model.skops" in files and files["notes.md"] == b"mine"
+    assert not {"model.keras", "figures/old.png"} & files.keys()
+    assert content(runs / "baselines") == before
+
+
+def test_a_finished_run_is_published_by_the_same_command_and_private_where_that_is_asked(
+    runs, hub, cache, tmp_path
+):
+    shutil.copytree(runs / "baselines", tmp_path / "run")
+    options = [f"--output_dir={tmp_path / 'run'}", f"--cache_dir={cache}", "--resume_from_checkpoint"]
+    call(hub, tmp_path, *SCRIPTS["baselines"], *options, "--push_to_hub", "--hub_private_repo")
+    assert "model.skops" in hub.files("me/run") and hub.is_private("me/run")
+
+
+# ---------------------------------------------------------------------------------------------------
+# What is amiss is known before the training
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "expected"),
+    [
+        ([], None, "no token for the Hub"),
+        ([], "hf_" + "x" * 34, "does not know the token"),
+        ([], READ_TOKEN, "the token of me may only read"),
+        (["--hub_model_id=somebody/taken"], TOKEN, "the token of me may not write there; expected me/<name>"),
+        (["--hub_model_id=somebody/new"], TOKEN, "the token of me may not write there; expected me/<name>"),
+        (["--hub_model_id=me/a b"], TOKEN, "--hub_model_id me/a b: "),
+        (["--hub_model_id=me/public", "--hub_private_repo"], TOKEN, "is there already and public"),
+    ],
+)
+def test_what_is_amiss_is_one_line(options, token, expected, runs, hub, tmp_path):
+    hub.add_repo("somebody/taken", files={"README.md": b"theirs"})
+    hub.add_repo("me/public")
+    run = runs / "baselines" / "lda"
+    output = call(hub, tmp_path, "-m", "utils.hub", run, *options, token=token, expect=2)
+    assert len(output.strip().splitlines()) == 1 and expected in output
+    assert hub.files("somebody/taken").keys() == {".gitattributes", "README.md"}
+    assert hub.files("somebody/taken")["README.md"] == b"theirs"
+    assert ("model", "somebody/new") not in hub.repos
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_script_says_it_before_it_reads_a_clip(name, hub, tmp_path):
+    command = [*SCRIPTS[name], f"--output_dir={tmp_path / 'run'}", "--push_to_hub", "--hub_model_id=me/name"]
+    output = call(hub, tmp_path, *command, token=READ_TOKEN, expect=2)
+    assert "the token of me may only read" in last_line(output) and "files from" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_network_it_is_said_before_the_training(tmp_path):
+    with HubServer() as gone:
+        pass
+    command = [*SCRIPTS["baselines"], f"--output_dir={tmp_path / 'run'}", "--push_to_hub"]
+    output = call(gone, tmp_path, *command, expect=2)
+    assert "cannot be reached" in last_line(output) and not (tmp_path / "run").exists()
+    output = call(gone, tmp_path, *command, expect=2, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in last_line(output)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--hub_model_id=me/name"], "--hub_model_id: nothing goes to the Hub without --push_to_hub"),
+        (["--hub_strategy=checkpoint"], "--hub_strategy checkpoint: nothing"),
+        (["--resume_from_checkpoint=hub"], "--resume_from_checkpoint hub: nothing"),
+    ],
+)
+def test_options_that_mean_nothing_without_publication_are_refused(options, expected, hub, tmp_path):
+    for command in (SCRIPTS["baselines"], SCRIPTS["wav2vec2"]):
+        output = call(hub, tmp_path, *command, f"--output_dir={tmp_path / 'run'}", *options, expect=2)
+        assert expected in output
+
+
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(hub, tmp_path):
+    output = call(hub, tmp_path, *SCRIPTS["wav2vec2"], "--push_to_hub", f"--hub_token={TOKEN}", expect=2)
+    assert "HF_TOKEN" in output and not hub.requests
+
+
+def test_the_token_comes_from_the_hubs_login_or_from_kaggles_secrets(runs, hub, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text(TOKEN)
+    run = runs / "baselines" / "lda"
+    call(hub, home, "-m", "utils.hub", run, "--hub_model_id=me/by-login", token=None)
+    # Kaggle's module, as its notebooks have it.
+    (tmp_path / "kaggle_secrets.py").write_text(
+        "import json, pathlib\n"
+        "class UserSecretsClient:\n"
+        "    def get_secret(self, label):\n"
+        "        return json.loads(pathlib.Path(__file__).with_name('secrets.json').read_text())[label]\n"
+    )
+    kaggle = {"PYTHONPATH": str(tmp_path), "KAGGLE_KERNEL_RUN_TYPE": "Interactive", "token": None}
+    (tmp_path / "secrets.json").write_text(json.dumps({"HF_TOKEN": TOKEN}))
+    call(hub, tmp_path / "a", "-m", "utils.hub", run, "--hub_model_id=me/by-kaggle", **kaggle)
+    assert "model.skops" in hub.files("me/by-login") and "model.skops" in hub.files("me/by-kaggle")
+    (tmp_path / "secrets.json").write_text("{}")
+    output = call(hub, tmp_path / "a", "-m", "utils.hub", run, **kaggle, expect=2)
+    assert "no token for the Hub" in last_line(output)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The Hub has a bad day
+
+
+def add_faults(hub: HubServer, kind: str) -> None:
+    if kind == "500":
+        hub.fail("POST", "/commit/main", status=500)
+    elif kind == "429":
+        hub.fail("POST", "/preupload/main", status=429, headers={"Retry-After": "2"})
+    elif kind == "503 twice":
+        hub.fail("GET", "/tree/main", status=503, times=2)
+    elif kind == "cut in an upload":
+        hub.cut("PUT", "/lfs/", after_bytes=20_000)
+    elif kind == "cut in the commit":
+        hub.cut("POST", "/commit/main", after_bytes=100_000)
+    elif kind == "answer cut":
+        hub.cut("POST", "/commit/main", of="response")
+    elif kind == "slow":
+        hub.delay("POST", "/preupload/main", seconds=3)
+
+
+@pytest.mark.parametrize(
+    "kind", ["500", "429", "503 twice", "cut in an upload", "cut in the commit", "answer cut", "slow"]
+)
+def test_what_passes_is_outlived(kind, runs, hub, tmp_path):
+    add_faults(hub, kind)
+    call(hub, tmp_path, "-m", "utils.hub", runs / "baselines" / "lda", "--hub_model_id=me/name")
+    assert hub.faults_left == 0
+    files = hub.files("me/name")
+    assert {"model.skops", "README.md", "predictions.csv"} <= files.keys()
+    assert files["model.skops"] == (runs / "baselines" / "lda" / "model.skops").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (("POST", "/commit/", 503), "the server answers 503"),
+        (("POST", "/preupload/", 401), "does not know the token"),
+        (("POST", "/commit/", 403), "the token may not do that"),
+        (("POST", "/commit/", 409), "it answers 409"),
+    ],
+)
+def test_what_does_not_pass_leaves_the_run_whole_and_says_how_to_go_on(fault, expected, runs, hub, tmp_path):
+    run = runs / "baselines" / "lda"
+    before = content(run)
+    hub.fail(*fault, times=99)
+    output = call(
+        hub, tmp_path, "-m", "utils.hub", run, "--hub_model_id=me/name", "--hub_private_repo", expect=2
+    )
+    assert expected in last_line(output)
+    assert hub.files("me/name").keys() == {".gitattributes"}
+    assert content(run) == before
+    hub.faults.clear()
+    again = re.search(r"python (-m utils\.hub .*)$", last_line(output)).group(1).split()
+    call(hub, tmp_path, *again)
+    assert "model.skops" in hub.files("me/name") and hub.is_private("me/name")
+
+
+# ---------------------------------------------------------------------------------------------------
+# A model that does not answer as it did is not published
+
+
+def break_model(run: Path, how: str) -> None:
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    config = json.loads((run / "config.json").read_text())
+    if how == "a weight is missing":
+        del weights["classifier.weight"]
+    elif how == "labels are not names":
+        config["id2label"] = {str(label): f"LABEL_{label}" for label in range(8)}
+        config["label2id"] = {f"LABEL_{label}": label for label in range(8)}
+    elif how == "labels are mixed up":
+        config["id2label"]["0"], config["id2label"]["1"] = config["id2label"]["1"], config["id2label"]["0"]
+    elif how == "other weights":
+        weights["classifier.weight"] = 0.5 * weights["classifier.weight"]
+    elif how == "another extractor":
+        extractor = json.loads((run / "preprocessor_config.json").read_text())
+        (run / "preprocessor_config.json").write_text(json.dumps(extractor | {"do_normalize": False}))
+    safetensors.torch.save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    (run / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("a weight is missing", "classifier.weight"),
+        ("labels are not names", "LABEL_0"),
+        ("labels are mixed up", "its labels are"),
+        ("other weights", "its probabilities are off by up to"),
+        ("another extractor", "its probabilities are off by up to"),
+    ],
+)
+def test_a_model_that_does_not_load_or_answer_as_it_did_is_not_published(how, expected, runs, hub, tmp_path):
+    shutil.copytree(runs / "wav2vec2", tmp_path / "run")
+    break_model(tmp_path / "run", how)
+    output = call(hub, tmp_path, "-m", "utils.hub", tmp_path / "run", expect=2)
+    assert expected in last_line(output)
+    assert hub.files("me/run").keys() == {".gitattributes"}
+
+
+def test_nothing_that_names_this_machine_or_the_token_is_published(runs, hub, tmp_path):
+    shutil.copytree(runs / "baselines" / "lda", tmp_path / "run")
+    for secret, words in ((f"{PROJECT}/data", "a path of this machine"), (TOKEN, "the token")):
+        (tmp_path / "run" / "notes.txt").write_text(f"see {secret}")
+        output = call(hub, tmp_path, "-m", "utils.hub", tmp_path / "run", expect=2)
+        assert f"notes.txt holds {words}" in last_line(output)
+    assert hub.files("me/run").keys() == {".gitattributes"}
+
+
+def test_a_folder_without_a_finished_run_is_refused_before_the_hub_is_asked(hub, tmp_path):
+    output = call(hub, tmp_path, "-m", "utils.hub", tmp_path / "nothing", expect=2)
+    assert "expected the folder of a finished run" in output and not hub.requests
+
+
+# ---------------------------------------------------------------------------------------------------
+# A session that ends takes nothing with it
+
+GO_ON = {
+    "wav2vec2": ["train_wav2vec2.py", "--demo", "--no_probe", "--num_train_epochs=4"],
+    "cnn": ["train_cnn.py", "--demo", "--epochs=4"],
+    "baselines": ["train_baselines.py", "--demo", "--models=knn", "--features=mfcc", "--protocol=folds"],
+}
+
+
+def kept(hub: HubServer, repo_id: str) -> int:
+    """Return how often checkpoints were committed."""
+    repo = hub.repos.get(("model", repo_id))
+    return (
+        len(hub.commits(repo_id, revision="checkpoint")) - 1 if repo and "checkpoint" in repo.branches else 0
+    )
+
+
+@pytest.mark.parametrize("name", GO_ON)
+def test_killed_it_goes_on_from_the_hub_on_a_new_machine(name, hub, cache, tmp_path):
+    options = [f"--cache_dir={cache}", "--push_to_hub", "--hub_model_id=me/name", "--hub_strategy=checkpoint"]
+    hub.fail("POST", "/branch/checkpoint", status=500)  # must not stop the training
+    process = start(
+        hub, tmp_path / "home", *GO_ON[name], *options, f"--output_dir={tmp_path / 'old' / 'run'}"
+    )
+    deadline = time.monotonic() + 300
+    while kept(hub, "me/name") < 2:
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()[-3000:]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    shutil.rmtree(tmp_path / "old")  # the machine is gone, and with it all that was not on the Hub
+    files = hub.files("me/name", revision="checkpoint")
+    assert not [file for file in files if file.endswith(("training_args.bin", "frames.f32", ".wav"))]
+    assert not any(str(tmp_path).encode() in data or TOKEN.encode() in data for data in files.values())
+    assert hub.files("me/name").keys() == {".gitattributes"}, "nothing unfinished stands on main"
+
+    new = [f"--output_dir={tmp_path / 'new' / 'run'}", "--resume_from_checkpoint=hub"]
+    output = call(hub, tmp_path / "another home", *GO_ON[name], *options, *new)
+    assert "Going on from the checkpoints in" in output
+    assert {"baselines": "knn, fold 1: was trained"}.get(name, "Going on from") in output
+    assert "Epoch 1/" not in output
+    whole = tmp_path / "whole"
+    call(hub, tmp_path / "home", *GO_ON[name], f"--cache_dir={cache}", f"--output_dir={whole}")
+    resumed = tmp_path / "new" / "run"
+    if name == "baselines":
+        whole, resumed = whole / "knn", resumed / "knn"
+    assert (resumed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+    assert hub.files("me/name")["predictions.csv"].decode() == (whole / "predictions.csv").read_text()
+    assert "checkpoint" not in hub.repos["model", "me/name"].branches
+
+    # All is done: the same command on yet another machine says so and trains nothing.
+    newer = [f"--output_dir={tmp_path / 'newer'}", "--resume_from_checkpoint=hub"]
+    output = call(hub, tmp_path / "another home", *GO_ON[name], *options, *newer, expect=2)
+    assert "holds a finished run" in last_line(output)
+
+
+def test_of_the_checkpoints_here_and_on_the_hub_those_further_on_are_used(hub, cache, tmp_path):
+    """And a Hub that cannot be written to stops no training."""
+    options = [f"--cache_dir={cache}", "--push_to_hub", "--hub_model_id=me/name", "--hub_strategy=checkpoint"]
+    run = tmp_path / "run"
+    process = start(hub, tmp_path / "home", *GO_ON["cnn"], *options, f"--output_dir={run}")
+    history = run / "checkpoints" / "holdout" / "history.jsonl"
+    while not kept(hub, "me/name"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    hub.fail("POST", "/branch/checkpoint", status=403, times=99)
+    while len(history.read_text().splitlines()) < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    resume = [f"--output_dir={run}", "--resume_from_checkpoint=hub"]
+    output = call(hub, tmp_path / "home", *GO_ON["cnn"], *options, *resume)
+    assert "are as far on as those on the Hub" in output and "Epoch 2/" not in output
+    assert "Checkpoints are not kept on the Hub: the Hub refuses me/name" in output
+    assert "model.keras" in hub.files("me/name")
+
+
+def test_without_checkpoints_on_the_hub_it_starts_at_the_beginning(hub, cache, tmp_path):
+    options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--resume_from_checkpoint=hub"]
+    output = call(hub, tmp_path, *SCRIPTS["baselines"], *options, "--push_to_hub", "--hub_model_id=me/name")
+    assert "keeps no checkpoints yet" in output and "model.skops" in hub.files("me/name")
