@@ -384,23 +384,21 @@ def main() -> None:
             "val_uar", mode="max", factor=0.5, patience=max(1, args.patience // 3)
         )
         go_on = GoOn(model_folder, segments, average, early_stopping, plateau)
-        backup = keras.callbacks.BackupAndRestore(
-            model_folder / "backup",
-            double_checkpoint=True,  # else a kill while it writes would leave nothing to go on from
-            delete_checkpoint=False,
-        )
         keep = []
         if repository and args.hub_strategy == "checkpoint":
             keeper = CheckpointKeeper(repository, run_folder)
             keep = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs, keeper=keeper: keeper())]
+        num_done = go_on.restore(trainee)
         try:
-            trainee.fit(
-                segments,
-                epochs=args.epochs,
-                shuffle=False,  # the segments are: Keras' own order of the batches could not be resumed
-                verbose=2,
-                callbacks=[average, early_stopping, plateau, go_on, backup, *keep],
-            )
+            if num_done < args.epochs and not trainee.stop_training:
+                trainee.fit(
+                    segments,
+                    initial_epoch=num_done,
+                    epochs=args.epochs,
+                    shuffle=False,  # the segments are: Keras' own order of the batches could not be resumed
+                    verbose=2,
+                    callbacks=[average, early_stopping, plateau, go_on, *keep],
+                )
         except KeyboardInterrupt:
             logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
             raise

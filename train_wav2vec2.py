@@ -20,6 +20,7 @@ the same options from a YAML or JSON file. The run folder then holds a model for
 `pipeline("audio-classification")`, its card (README.md), metrics.json, predictions.csv and figures.
 """
 
+import copy
 import json
 import shutil
 import sys
@@ -42,6 +43,7 @@ from transformers import (
     EarlyStoppingCallback,
     HfArgumentParser,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -396,6 +398,13 @@ def fine_tune(
     num_trained = sum(values.numel() for values in model.parameters() if values.requires_grad)
     logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
     on_frozen = isinstance(train, FrozenClips)
+    if checkpoint:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        if stopped and state.global_step < state.max_steps:
+            # By early stopping, which the Trainer forgets as it begins: it would train an epoch more.
+            args = copy.copy(args)
+            args.num_train_epochs, args.max_steps = int(state.epoch), -1
     trainer = EmotionTrainer(
         model=TunedLayers(model, arguments.unfreeze_layers) if on_frozen else model,
         args=args,

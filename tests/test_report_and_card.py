@@ -243,6 +243,31 @@ def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
         report.check_run_folder(tmp_path, overwrite=False, resume=False)
 
 
+@pytest.mark.parametrize("names", [(), (".run.json.0a1b2c3d.partial",)])
+@pytest.mark.parametrize("resume", [None, "true"])
+def test_a_run_that_was_killed_as_it_began_can_be_started_again(tmp_path, names, resume):
+    (tmp_path / "checkpoints").mkdir()
+    fill(tmp_path / "checkpoints", *names)
+    assert report.check_run_folder(tmp_path, overwrite=False, resume=bool(resume))
+    report.begin_run(tmp_path, resume, IDENTITY)
+    assert list(contents(tmp_path)) == ["checkpoints/run.json"]
+
+
+def test_a_kill_while_an_old_run_is_cleared_away_leaves_nothing_to_go_on_from(begun):
+    fill(begun, "predictions.csv", "figures/learning_curves.png", ".metrics.json.0a1b2c3d.partial")
+    write_json(begun / "checkpoints/run.json", {})  # so it is until all is cleared away
+    assert report.check_run_folder(begun, overwrite=False, resume=True)
+    report.begin_run(begun, "true", IDENTITY | {"encoder": "base"})
+    assert set(contents(begun)) == {"checkpoints/run.json", "predictions.csv"}
+
+
+def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_path):
+    before = contents(fill(tmp_path, *FINISHED))
+    fill(tmp_path, *BEGUN)
+    assert not report.check_run_folder(tmp_path, overwrite=False, resume=True)
+    assert contents(tmp_path) == before and not (tmp_path / "checkpoints").exists()
+
+
 # ---------------------------------------------------------------------------------------------------
 # Checkpoints
 

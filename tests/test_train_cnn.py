@@ -22,7 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 import train_cnn
 from utils.audio import read_waveform
-from utils.keras_training import TrainingSegments, WholeClips
+from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
 from utils.runtime import InputError
 
 
@@ -210,6 +210,70 @@ def test_weighted_accuracy_on_whole_clips_is_the_uar():
     assert len(truth) == 50 and lengths == sorted(lengths)
     accuracy = np.average(np.equal(guesses, truth), weights=weights)
     assert accuracy == pytest.approx(balanced_accuracy_score(truth, guesses), abs=1e-6)
+
+
+# ---- Going on ----
+
+
+def small_model():
+    layers = train_cnn.layers
+    return train_cnn.keras.Sequential(
+        [
+            train_cnn.keras.Input((None,)),
+            layers.Reshape((-1, 1)),
+            layers.Conv1D(4, 400, strides=200, activation="relu"),
+            layers.GlobalMaxPooling1D(),
+            layers.Dropout(0.4),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def fit(folder: Path, epochs: int, learning_rate: float = 1e-3) -> tuple[GoOn, int]:
+    """Train on a few clips as the script does; return also how many epochs had been done before."""
+    keras = train_cnn.keras
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(1)
+    dataset = clips(12)
+    trainee, classifier = (small_model() for _ in range(2))
+    trainee.compile(keras.optimizers.AdamW(learning_rate), loss="categorical_crossentropy", jit_compile=False)
+    average = WeightAverage(trainee, classifier, classifier, WholeClips(dataset, 3), decay=0.9)
+    early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=2)
+    plateau = keras.callbacks.ReduceLROnPlateau("val_uar", mode="max", patience=5)
+    go_on = GoOn(folder, segments(dataset), average, early_stopping, plateau)
+    num_done = go_on.restore(trainee)
+    if num_done < epochs and not trainee.stop_training:
+        callbacks = [average, early_stopping, plateau, go_on]
+        trainee.fit(
+            go_on.segments,
+            initial_epoch=num_done,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+    go_on.restore_best()
+    return go_on, num_done
+
+
+def test_training_that_early_stopping_ended_does_not_go_on_after_a_kill(tmp_path):
+    ended, _ = fit(tmp_path, epochs=9, learning_rate=0.0)  # nothing gets better
+    assert len(ended.history) == 3
+    resumed, num_done = fit(tmp_path, epochs=9, learning_rate=0.0)
+    assert num_done == 3 and resumed.history == ended.history
+    assert resumed.early_stopping.best_epoch == 0
+
+
+def test_an_epoch_whose_state_was_cut_off_is_trained_again(tmp_path):
+    whole, _ = fit(tmp_path / "whole", epochs=3)
+    fit(tmp_path / "killed", epochs=2)
+    for name in ("state-2.weights.h5", "mean-2.npz"):  # a kill came before this epoch was in the history
+        content = (tmp_path / "whole" / name).read_bytes()
+        (tmp_path / "killed" / name).write_bytes(content[: len(content) // 2])
+    resumed, num_done = fit(tmp_path / "killed", epochs=3)
+    assert num_done == 2
+    for ours, expected in zip(resumed.average.values, whole.average.values, strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_only_this_script_pays_for_tensorflow():

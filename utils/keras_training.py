@@ -182,20 +182,22 @@ class WeightAverage(keras.callbacks.Callback):
 
 
 class GoOn(keras.callbacks.Callback):
-    """Lets a killed run go on as if nothing had happened, together with Keras' `BackupAndRestore`.
+    """Lets a killed run go on as if nothing had happened; its first call is `restore`, before `fit`.
 
-    That brings back weights, optimizer and epoch. This brings back the running mean, seeds dropout and masks
-    anew for each epoch, and shows the callbacks that count epochs those that went before. In the list of
-    callbacks it comes after them and before `BackupAndRestore`, so that what was backed up is never newer
-    than what is written here.
+    An epoch counts once it is in `history.jsonl`, which is written last and whole. Keras' `BackupAndRestore`
+    writes weights and epoch one after the other: killed in between, it would take the weights of one epoch
+    for those of another; and it trains an epoch more where early stopping had ended the training.
+
+    This brings back weights, optimizer and running mean, seeds dropout and masks anew for each epoch, and
+    shows the callbacks that count epochs those that went before. It comes after them in the list.
 
     Args:
-        folder: for `history.jsonl` and the means; made where it is missing.
+        folder: for the history, the weights and the means; made where it is missing.
         segments: are told the epoch.
         average: of the weights.
         early_stopping, plateau: the callbacks that count epochs.
 
-    After training, `history` has a dict of figures per epoch, with the `seconds` that it took.
+    `history` has a dict of figures per epoch, with the `seconds` that it took.
     """
 
     def __init__(
@@ -212,9 +214,36 @@ class GoOn(keras.callbacks.Callback):
         self.average = average
         self.early_stopping = early_stopping
         self.plateau = plateau
-        self.history = None
+        self.history = []
         self.begun = 0.0
         folder.mkdir(parents=True, exist_ok=True)
+
+    def restore(self, model: keras.Model) -> int:
+        """Bring a compiled model to where it was; return how many epochs are done.
+
+        `model.stop_training` then says whether early stopping had ended the training.
+        """
+        file = self.folder / "history.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        self.history = [json.loads(line) for line in lines]
+        if self.history:
+            last = len(self.history) - 1
+            model.optimizer.build(model.trainable_variables)  # else its state would not be loaded
+            model.load_weights(self.folder / f"state-{last}.weights.h5")
+            self.average.values = self._mean_of(last)
+            self.average.num_steps = len(self.history) * len(self.segments)
+        for callback in (self.early_stopping, self.plateau, self):
+            callback.set_model(model)
+            callback.on_train_begin()
+        return len(self.history)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        # The callbacks before this one have just forgotten all epochs.
+        learning_rate = float(self.model.optimizer.learning_rate)
+        for number, figures in enumerate(self.history):
+            self.early_stopping.on_epoch_end(number, dict(figures))
+            self.plateau.on_epoch_end(number, dict(figures))
+        self.model.optimizer.learning_rate = learning_rate
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.segments.epoch = epoch
@@ -222,37 +251,22 @@ class GoOn(keras.callbacks.Callback):
         for number, generator in enumerate(generators):
             seed = np.random.SeedSequence((self.segments.seed, epoch, number)).generate_state(1)
             generator.assign([int(seed[0]) % 2**31, 0])
-        if self.history is None:
-            self._replay(epoch)
         self.begun = time.perf_counter()
-
-    def _replay(self, num_epochs: int) -> None:
-        """Take in what was written in the epochs before this one; an epoch that was cut off is forgotten."""
-        file = self.folder / "history.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines()[:num_epochs] if file.exists() else []
-        write_text(file, "".join(f"{line}\n" for line in lines))
-        self.history = [json.loads(line) for line in lines]
-        if not self.history:
-            return
-        learning_rate = float(self.model.optimizer.learning_rate)
-        for number, figures in enumerate(self.history):
-            self.early_stopping.on_epoch_end(number, dict(figures))
-            self.plateau.on_epoch_end(number, dict(figures))
-        self.model.optimizer.learning_rate = learning_rate
-        self.average.values = self._mean_of(num_epochs - 1)
-        self.average.num_steps = num_epochs * len(self.segments)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         figures = {name: float(value) for name, value in (logs or {}).items()}
         figures["seconds"] = time.perf_counter() - self.begun
         self.history.append(figures)
+        self.model.save_weights(self.folder / f"state-{epoch}.weights.h5", overwrite=True)
         np.savez(self.folder / f"mean-{epoch}.npz", *self.average.values)
-        kept = {epoch, epoch - 1, self.early_stopping.best_epoch}
-        for file in self.folder.glob("mean-*.npz"):
-            if int(file.stem.removeprefix("mean-")) not in kept:
+        lines = "".join(f"{json.dumps(figures)}\n" for figures in self.history)
+        write_text(self.folder / "history.jsonl", lines)
+        # Not before: until then the epoch before is what a run goes on from.
+        kept = {f"state-{epoch}.weights.h5", f"mean-{epoch}.npz"}
+        kept |= {f"mean-{self.early_stopping.best_epoch}.npz", "history.jsonl"}
+        for file in self.folder.iterdir():
+            if file.name not in kept:
                 file.unlink()
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
 
     def restore_best(self) -> None:
         """Give the averaged network the mean of the epoch that validated best."""

@@ -52,7 +52,8 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     """Refuse a folder that holds something which was not meant to be replaced; change nothing.
 
     Returns:
-        False if `resume` and the run is already complete: then there is nothing to do.
+        False if `resume` and the run is already complete: then there is nothing to do, but to remove what is
+        left of its checkpoints if it was killed at that.
 
     Raises:
         InputError: the folder holds a run, finished or begun, and neither flag says what to do.
@@ -60,8 +61,10 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: is a file; name a folder")
     finished = is_finished(folder)
-    begun = (folder / "checkpoints" / "run.json").exists()
+    checkpoints = folder / "checkpoints"
+    begun = (checkpoints / "run.json").exists()
     if finished and resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return False
     if finished and not overwrite:
         raise InputError(
@@ -73,7 +76,9 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
             f"--output_dir {folder}: holds a run that was begun; go on with --resume_from_checkpoint true, "
             "or start anew with --overwrite"
         )
-    if folder.exists() and not (finished or begun) and any(folder.iterdir()):
+    # A run that was killed as it began has not written anything whole yet.
+    foreign = (path for path in folder.rglob("*") if path != checkpoints and path.suffix != ".partial")
+    if folder.exists() and not (finished or begun) and any(foreign):
         raise InputError(f"--output_dir {folder}: is not empty and holds no run; name a new folder")
     return True
 
@@ -101,20 +106,29 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
                 "or the folder of a checkpoint"
             )
     note = (chosen.parent.parent if chosen else checkpoints) / "run.json"
-    if not resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    elif note.exists():
-        begun = json.loads(note.read_text(encoding="utf-8"))
-        for key in identity:
-            if begun.get(key) != identity[key]:
-                raise InputError(
-                    f"--resume_from_checkpoint: the run of {note} was begun with {key} {begun.get(key)}, "
-                    f"now it is {identity[key]}; give the same options as then, or start anew with "
-                    "--overwrite"
-                )
+    begun = json.loads(note.read_text(encoding="utf-8")) if resume and note.exists() else {}
+    for key in identity if begun else ():
+        if begun.get(key) != identity[key]:
+            raise InputError(
+                f"--resume_from_checkpoint: the run of {note} was begun with {key} {begun.get(key)}, "
+                f"now it is {identity[key]}; give the same options as then, or start anew with "
+                "--overwrite"
+            )
     checkpoints.mkdir(parents=True, exist_ok=True)
-    # The card says "finished": it goes first, so that a run that dies half-way does not wear an old one.
-    (folder / "README.md").unlink(missing_ok=True)
+    if not (begun or chosen):
+        # No identity: what a kill leaves half removed will not be taken up, but removed.
+        write_json(checkpoints / "run.json", {})
+        # The card says "finished": it goes first, so that a run that dies half-way does not wear an old one.
+        (folder / "README.md").unlink(missing_ok=True)
+        for path in checkpoints.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "run.json":
+                path.unlink()
+        for figure in (folder / "figures").glob("*.png"):  # the new card would show an older run's
+            figure.unlink()
+    for partial in folder.rglob(".*.partial"):  # of files that a kill cut off
+        partial.unlink()
     write_json(checkpoints / "run.json", identity)
     return str(chosen) if chosen else None
 
