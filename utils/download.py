@@ -102,7 +102,8 @@ def _local_places(
 
 def _strangers(files: list[Path]) -> str:
     """Say how many audio files there are that are called like no clip of any corpus."""
-    names = [file.name for file in files if file.suffix.lower() in AUDIO_SUFFIXES and not parse_clip(file)]
+    audio = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES and file.name[0] != "."]
+    names = [file.name for file in audio if not parse_clip(file)]
     return f" ({len(names)} audio files there have names of no corpus, as {names[0]})" if names else ""
 
 
