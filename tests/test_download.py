@@ -3,6 +3,7 @@
 Run: python -m pytest tests/test_download.py
 """
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -405,13 +406,16 @@ def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.body`; `server.faults` says how, one fault per request, then no more."""
+    """Serves `server.body`; `server.faults` says how, one fault per request, then no more. A fault may be a
+    function, which is called before the answer."""
 
     def do_GET(self):
         body, faults = self.server.body, self.server.faults
         fault = faults.pop(0) if faults else ""
         asked = self.headers.get("Range")
         self.server.requests.append((self.path, asked))
+        if callable(fault):
+            fault()
         if fault in ("500", "404", "416", "429"):
             self.send_response(int(fault))
             self.send_header("Retry-After", "0")
@@ -422,8 +426,14 @@ class Handler(BaseHTTPRequestHandler):
             int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "ignore range" else 0
         )
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        if fault not in ("no length", "endless"):
+            odd = "many" if fault == "odd length" else str(len(body) - start)
+            self.send_header("Content-Length", odd)
         self.end_headers()
+        if fault == "endless":
+            with contextlib.suppress(ConnectionError):
+                while not self.server.stopped:
+                    self.wfile.write(bytes(100_000))
         end = start + (len(body) - start) // 2 if fault == "cut" else len(body)
         self.wfile.write(body[start:end])
         self.close_connection = True
@@ -437,9 +447,10 @@ def server(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     members = [(f"Actor_01/{name}", wav_bytes(name, num_samples=150_000)) for name in RAVDESS]
     server.body = write_zip(tmp_path / "served" / "speech.zip", members).read_bytes()
-    server.faults, server.requests = [], []
+    server.faults, server.requests, server.stopped = [], [], False
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
+    server.stopped = True
     server.shutdown()
     server.server_close()
 
@@ -499,6 +510,19 @@ def test_wrong_bytes_are_deleted(server, online):
         find_corpora(["ravdess"], **online)
     server.body = b"<html>sign in first</html>"
     with pytest.raises(InputError, match=r"expected \d+ bytes, the server has 26"):
+        find_corpora(["ravdess"], **online)
+    assert all_files(online["project_root"]) == []
+
+
+@pytest.mark.parametrize("fault", ["no length", "odd length"])
+def test_a_server_that_does_not_say_how_long_the_body_is_is_believed_by_the_checksum(server, online, fault):
+    server.faults = [fault]
+    assert len(find_corpora(["ravdess"], **online)["ravdess"]) == 2
+
+
+def test_a_body_without_an_end_is_left_after_as_many_bytes_as_the_archive_has(server, online):
+    server.faults = ["endless"]
+    with pytest.raises(InputError, match=r"expected \d+ bytes, the server sends more"):
         find_corpora(["ravdess"], **online)
     assert all_files(online["project_root"]) == []
 
