@@ -3,15 +3,19 @@
 Run: python -m pytest tests/test_audio.py
 """
 
+import contextlib
 import io
+import os
 import shutil
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import PROJECT
 
-from utils.audio import AudioError, decode_files, file_digest, read_waveform
+from utils.audio import MAX_FILE_BYTES, AudioError, decode_files, file_digest, read_waveform
 
 HERTZ = 440
 
@@ -186,6 +190,136 @@ def test_audio_that_cannot_be_used_says_why(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(AudioError, match=message):
         read_waveform(path)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The table of odd files in the README
+
+
+def hours_of_silence() -> bytes:
+    """Ten minutes in FLAC: 150 kB that decode to 19 MB."""
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", 8000, 1, "PCM_16", format="FLAC") as file:
+        for _ in range(10):
+            file.write(np.zeros(60 * 8000, np.int16))
+    return buffer.getvalue()
+
+
+ODD_FILES = {
+    "integers of 8 (unsigned), 16, 24 or 32 bits, floats of 32 or 64": [
+        encode(tone(), subtype=subtype)
+        for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    ],
+    "8 to 192 kHz": [encode(tone(rate), rate) for rate in (8000, 11_025, 44_100, 88_200, 192_000)],
+    "another sampling rate": [encode(tone(rate), rate) for rate in (1, 4000, 7999, 192_001, 384_000)],
+    "two to six channels": [encode(np.stack([tone()] * number, axis=1)) for number in (2, 4, 6)],
+    "a constant offset": [encode(tone(peak=0.2) + 0.7)],
+    "MP3, FLAC, Ogg or AIFF inside, called .wav": [
+        encode(tone(), format=form) for form in ("MP3", "FLAC", "OGG", "AIFF")
+    ],
+    "text or bare samples inside, called .wav": [b"hello\n" * 9999, PCM, NOISE.tobytes(), b"\x7fELF" * 9999],
+    "no byte": [b""],
+    "a header alone, or one sample": [
+        riff(FMT, (b"data", b"")),
+        encode(np.full(1, 0.5)),
+        encode(np.zeros(0), format="AIFF"),
+        encode(np.full(1, 0.5), format="FLAC"),
+    ],
+    "its end cut off: WAV, AIFF": [
+        WAV[:-100],
+        WAV[:44],
+        encode(tone(), format="AIFF")[:-1],
+        encode(tone(), endian="BIG")[:-100],
+    ],
+    "its end cut off: FLAC, Ogg Vorbis": [encode(NOISE, format=form)[:-300] for form in ("FLAC", "OGG")],
+    "its end cut off: MP3, which does not say where it ends": [encode(tone(), format="MP3")[:-300]],
+    "samples that are NaN or infinite": [
+        encode(bad, subtype=subtype)
+        for bad in (NOT_FINITE, INFINITE, -INFINITE)
+        for subtype in ("FLOAT", "DOUBLE")
+    ]
+    + [
+        encode(np.stack([INFINITE, -INFINITE], axis=1), subtype="FLOAT"),
+        encode(tone() * 1e300, subtype="DOUBLE"),
+    ],
+    "samples far beyond any full scale": [encode(tone() * 1e30, subtype="FLOAT")],
+    "silence": [encode(np.zeros(8000)), encode(np.full(8000, 0.3)), encode(tone(peak=1e-5), subtype="FLOAT")],
+    "ten minutes": [hours_of_silence(), encode(np.tile(tone(8000, seconds=60), 10), 8000, subtype="PCM_U8")],
+    "more than 300 MB": [bytes(MAX_FILE_BYTES + 1)],
+}
+
+
+def odd_files_of_the_readme() -> dict[str, str]:
+    """What a clip has -> "used ..." or "refused: ...", the words of the refusal in backticks."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- odd files -->")[2].partition("<!-- /odd files -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
+    return dict(rows)
+
+
+def test_the_table_of_odd_files_is_whole():
+    assert list(odd_files_of_the_readme()) == list(ODD_FILES)
+
+
+@pytest.mark.parametrize("clip", ODD_FILES)
+def test_odd_files_are_used_or_refused_as_the_readme_says(clip):
+    result = odd_files_of_the_readme()[clip]
+    for content in ODD_FILES[clip]:
+        if result.startswith("used"):  # each lasts half a second
+            waveform = read_waveform(content)
+            assert np.isfinite(waveform).all() and 6000 < len(waveform) < 9000
+        else:
+            with pytest.raises(AudioError) as refusal:
+                read_waveform(content)
+            assert any(str(refusal.value).startswith(words) for words in result.split("`")[1::2])
+
+
+def test_an_offset_stays():
+    assert read_waveform(encode(tone(peak=0.2) + 0.7)).mean() == pytest.approx(0.7, abs=1e-3)
+
+
+def test_a_minute_is_taken_whole_and_a_little_more_is_not():
+    minute = np.tile(tone(8000, seconds=1), 60)
+    assert len(read_waveform(encode(minute, 8000))) == 60 * 16_000
+    with pytest.raises(AudioError, match="too long: at most 60 s"):
+        read_waveform(encode(np.append(minute, 0), 8000))
+
+
+@pytest.mark.parametrize("declared", ["many samples", "many channels"])
+def test_memory_goes_by_what_a_file_holds_and_not_by_what_it_declares(declared):
+    if declared == "many samples":
+        content = bytearray(encode(NOISE, format="FLAC"))
+        content[21:26] = bytes([content[21] | 0x0F, 255, 255, 255, 255])  # 36 bits, in STREAMINFO
+    else:
+        content = encode(np.tile(NOISE[:, None], 1000), subtype="PCM_U8")
+    tracemalloc.start()
+    with contextlib.suppress(AudioError):
+        read_waveform(bytes(content))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20e6
+
+
+def test_a_silence_of_hours_is_left_after_a_minute():
+    content = hours_of_silence()
+    assert len(content) < 200_000
+    tracemalloc.start()
+    with pytest.raises(AudioError, match="too long"):
+        read_waveform(content)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 12e6  # ten minutes would be 19 MB, and twice that while they are put together
+
+
+# ---------------------------------------------------------------------------------------------------
+# A whole corpus
+
+
+def test_a_pipe_and_a_device_are_no_clips_and_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "zeros.wav").symlink_to("/dev/zero")
+    dataset = decode([tmp_path / "pipe.wav", tmp_path / "zeros.wav"], tmp_path / "cache")
+    assert dataset["problem"][:] == ["cannot be read: no permission, a failing disk, or no regular file"] * 2
 
 
 @pytest.fixture

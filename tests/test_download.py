@@ -3,12 +3,17 @@
 Run: python -m pytest tests/test_download.py
 """
 
+import contextlib
 import hashlib
 import io
 import logging
+import re
 import socket
 import stat
+import struct
 import threading
+import unicodedata
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,6 +148,16 @@ def test_nothing_at_all_names_each_place_and_each_way_on(tmp_path, places):
         assert expected in str(error.value)
 
 
+def test_audio_with_names_of_no_corpus_is_counted_and_one_is_named(tmp_path, places):
+    crema = write_clips(tmp_path / "CREMA-D", ["1001_DFA_ANG_XX.wav", "1002_DFA_SAD_XX.wav", "._1001.wav"])
+    with pytest.raises(InputError, match=r"- --data_dir .*CREMA-D \(2 audio files there have names of no"):
+        find_corpora(["ravdess"], data_dirs=[crema], **places)
+    write_clips(tmp_path / "both", TESS)
+    with pytest.raises(InputError, match=r"no clip of RAVDESS speech") as stop:
+        find_corpora(["ravdess"], data_dirs=[tmp_path / "both"], **places)
+    assert "names of no corpus" not in str(stop.value)
+
+
 @pytest.mark.parametrize("name", ["missing", "notes.txt"])
 def test_data_dir_that_is_none(tmp_path, places, name):
     (tmp_path / "notes.txt").write_text("no zip")
@@ -228,10 +243,20 @@ def test_a_folder_of_the_user_is_never_replaced(tmp_path):
     assert names_of(all_files(folder)) == list(TESS)
 
 
-def symlink_member():
-    member = zipfile.ZipInfo("link.wav")
-    member.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return member, "/etc/passwd"
+def info(name, **attributes):
+    member = zipfile.ZipInfo(name)
+    for attribute, value in attributes.items():
+        setattr(member, attribute, value)
+    return member
+
+
+def refuses(path, destination, message):
+    """The zip and what is wrong with it are named, and nothing is left behind."""
+    before = all_files(path.parent.parent)
+    with pytest.raises(InputError, match=f"(?s){path.name}.*{message}"):
+        unpack(path, destination)
+    assert all_files(path.parent.parent) == before
+    assert not destination.exists()
 
 
 @pytest.mark.parametrize(
@@ -240,21 +265,128 @@ def symlink_member():
 )
 def test_unsafe_members_refuse_the_whole_zip(tmp_path, member):
     path = write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], (member, b"x")])
-    refuses(path, tmp_path / "out" / "evil")
+    refuses(path, tmp_path / "out" / "evil", f"{re.escape(repr(member))} would be written elsewhere")
 
 
-def test_links_refuse_the_whole_zip(tmp_path):
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+@pytest.mark.parametrize("name", [RAVDESS[0], "notes.txt"])
+def test_links_and_devices_refuse_the_whole_zip(tmp_path, kind, name):
+    special = info(name, external_attr=(kind | 0o777) << 16)
+    path = write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], (special, b"/etc/passwd")])
+    refuses(path, tmp_path / "out" / "evil", f"{name}' is a link or a device")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RAVDESS[0],
+        "Actor_01\\" + RAVDESS[0],
+        f"ACTOR_01/{RAVDESS[0]}",
+        f"Actor_01/{RAVDESS[0][:-3]}WAV",
+        f"./Actor_01//{RAVDESS[0]}",
+        f"Actor_01/{RAVDESS[0]}/{RAVDESS[1]}",
+    ],
+)
+def test_clips_that_take_each_others_place_refuse_the_whole_zip(tmp_path, other):
+    names = [f"Actor_01/{RAVDESS[0]}", other if "/" in other or "\\" in other else f"Actor_01/{other}"]
+    with warnings.catch_warnings(action="ignore"):  # zipfile notices the plain case when it writes
+        path = write_zip(tmp_path / "in" / "double.zip", names)
+    refuses(path, tmp_path / "out" / "double", "has the same path as|is inside another clip")
+
+
+def test_two_spellings_of_one_accent_are_one_folder(tmp_path):
+    names = [f"{unicodedata.normalize(form, 'Café')}/{RAVDESS[0]}" for form in ("NFC", "NFD")]
+    path = write_zip(tmp_path / "in" / "double.zip", names)
+    refuses(path, tmp_path / "out" / "double", "has the same path as")
+
+
+def test_a_name_that_goes_on_behind_a_zero_byte_refuses_the_whole_zip(tmp_path):
+    path = write_zip(tmp_path / "in" / "evil.zip", [f"{RAVDESS[0]}?.exe"])
+    path.write_bytes(path.read_bytes().replace(b"?.exe", b"\0.exe"))
+    refuses(path, tmp_path / "out" / "evil", "has a zero byte in its name")
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
+    path = write_zip(tmp_path / "in" / "evil.zip", [(f"../\x1b[2J\n{RAVDESS[0]}", b"x")])
+    with pytest.raises(InputError) as stop:
+        unpack(path, tmp_path / "out")
+    assert str(stop.value).isprintable()
+
+
+def test_encrypted_clips_are_named(tmp_path):
+    path = write_zip(tmp_path / "in" / "secret.zip", [RAVDESS[0]])
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.rindex(header) + flags] |= 1
+    path.write_bytes(content)
+    refuses(path, tmp_path / "out" / "secret", f"{RAVDESS[0]}' is encrypted")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_of_a_method_that_comes_out_in_one_piece_is_refused_before_it_does(tmp_path, method):
+    path = write_zip(tmp_path / "in" / "bomb.zip", [(info(RAVDESS[0], compress_type=method), bytes(10**6))])
+    refuses(path, tmp_path / "out" / "bomb", f"{RAVDESS[0]}' is neither stored nor deflated")
+
+
+def test_a_bomb_is_refused_by_what_its_clips_declare(tmp_path):
+    zeros = info(RAVDESS[0], compress_type=zipfile.ZIP_DEFLATED)
+    path = write_zip(tmp_path / "in" / "bomb.zip", [(zeros, bytes(10**6)), RAVDESS[1]])
     refuses(
-        write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], symlink_member()]), tmp_path / "out" / "evil"
+        path, tmp_path / "out" / "bomb", rf"would grow to 1,001,644, of which 1,000,000 are '{RAVDESS[0]}'"
     )
 
 
-def refuses(path, destination):
-    before = all_files(destination.parent.parent)
-    with pytest.raises(InputError, match=f"{path.name}"):
-        unpack(path, destination)
-    assert all_files(destination.parent.parent) == before
-    assert not destination.exists()
+def test_a_bomb_of_overlapping_members_is_refused_although_each_is_small(tmp_path):
+    names = [f"{take:03}/{RAVDESS[0]}" for take in range(200)]
+    path = write_zip(tmp_path / "in" / "bomb.zip", [(name, bytes(60_000)) for name in names])
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        directory = content[archive.start_dir :]
+        first = archive.infolist()[0]
+        end_of_first = archive.infolist()[1].header_offset
+    # Every entry of the directory points to the first member; the zip keeps the bytes of that one alone.
+    for member in archive.infolist():
+        entry = directory.index(member.filename.encode()) - 46
+        directory = directory[: entry + 42] + struct.pack("<L", first.header_offset) + directory[entry + 46 :]
+    end = directory.rindex(b"PK\x05\x06")
+    directory = directory[: end + 16] + struct.pack("<L", end_of_first) + directory[end + 20 :]
+    path.write_bytes(content[:end_of_first] + directory)
+    refuses(path, tmp_path / "out" / "bomb", "would grow to 12,000,000, of which 60,000 are")
+
+
+def test_more_than_any_corpus_has_is_refused_however_large_the_zip(tmp_path):
+    path = tmp_path / "in" / "bomb.zip"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.truncate(200_000_000)  # a hole that takes no space, in front of the zip
+    with zipfile.ZipFile(path, "a") as archive:
+        for take in range(4):
+            archive.writestr(f"{take}/{RAVDESS[0]}", b"x")
+            archive.infolist()[-1].file_size = 3 * 10**9  # in the directory alone
+    refuses(path, tmp_path / "out" / "bomb", "would grow to 12,000,000,000, of which 3,000,000,000 are")
+
+
+@pytest.mark.parametrize("declared", [-50, 50])
+def test_members_that_declare_another_size_are_refused(tmp_path, declared):
+    name = RAVDESS[0]
+    path = write_zip(
+        tmp_path / "in" / "liar.zip", [(info(name, compress_type=zipfile.ZIP_DEFLATED), wav_bytes(name))]
+    )
+    size = len(wav_bytes(name))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<L", size), struct.pack("<L", size + declared)))
+    refuses(
+        path,
+        tmp_path / "out" / "liar",
+        f"{name}' cannot be unpacked .*(CRC|{size + declared:,} bytes declared)",
+    )
+
+
+def test_digital_silence_among_other_clips_is_no_bomb(tmp_path):
+    silence = info(RAVDESS[0], compress_type=zipfile.ZIP_DEFLATED)
+    path = write_zip(tmp_path / "a.zip", [(silence, bytes(100_000)), RAVDESS[1]])
+    unpack(path, tmp_path / "out" / "a")
+    assert (tmp_path / "out" / "a" / RAVDESS[0]).stat().st_size == 100_000
 
 
 def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
@@ -265,7 +397,7 @@ def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
         find_corpora(["ravdess"], data_dirs=[truncated], **places)
     flipped = tmp_path / "flipped.zip"
     flipped.write_bytes(whole.replace(wav_bytes(RAVDESS[1])[-50:], bytes(50)))
-    with pytest.raises(InputError, match=r"flipped\.zip cannot be unpacked .*CRC"):
+    with pytest.raises(InputError, match=rf"flipped\.zip: its member '{RAVDESS[1]}' .*CRC"):
         find_corpora(["ravdess"], data_dirs=[flipped], **places)
     assert all_files(places["project_root"]) == []
 
@@ -274,13 +406,16 @@ def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.body`; `server.faults` says how, one fault per request, then no more."""
+    """Serves `server.body`; `server.faults` says how, one fault per request, then no more. A fault may be a
+    function, which is called before the answer."""
 
     def do_GET(self):
         body, faults = self.server.body, self.server.faults
         fault = faults.pop(0) if faults else ""
         asked = self.headers.get("Range")
         self.server.requests.append((self.path, asked))
+        if callable(fault):
+            fault()
         if fault in ("500", "404", "416", "429"):
             self.send_response(int(fault))
             self.send_header("Retry-After", "0")
@@ -291,8 +426,14 @@ class Handler(BaseHTTPRequestHandler):
             int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "ignore range" else 0
         )
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        if fault not in ("no length", "endless"):
+            odd = "many" if fault == "odd length" else str(len(body) - start)
+            self.send_header("Content-Length", odd)
         self.end_headers()
+        if fault == "endless":
+            with contextlib.suppress(ConnectionError):
+                while not self.server.stopped:
+                    self.wfile.write(bytes(100_000))
         end = start + (len(body) - start) // 2 if fault == "cut" else len(body)
         self.wfile.write(body[start:end])
         self.close_connection = True
@@ -306,9 +447,10 @@ def server(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     members = [(f"Actor_01/{name}", wav_bytes(name, num_samples=150_000)) for name in RAVDESS]
     server.body = write_zip(tmp_path / "served" / "speech.zip", members).read_bytes()
-    server.faults, server.requests = [], []
+    server.faults, server.requests, server.stopped = [], [], False
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
+    server.stopped = True
     server.shutdown()
     server.server_close()
 
@@ -368,6 +510,19 @@ def test_wrong_bytes_are_deleted(server, online):
         find_corpora(["ravdess"], **online)
     server.body = b"<html>sign in first</html>"
     with pytest.raises(InputError, match=r"expected \d+ bytes, the server has 26"):
+        find_corpora(["ravdess"], **online)
+    assert all_files(online["project_root"]) == []
+
+
+@pytest.mark.parametrize("fault", ["no length", "odd length"])
+def test_a_server_that_does_not_say_how_long_the_body_is_is_believed_by_the_checksum(server, online, fault):
+    server.faults = [fault]
+    assert len(find_corpora(["ravdess"], **online)["ravdess"]) == 2
+
+
+def test_a_body_without_an_end_is_left_after_as_many_bytes_as_the_archive_has(server, online):
+    server.faults = ["endless"]
+    with pytest.raises(InputError, match=r"expected \d+ bytes, the server sends more"):
         find_corpora(["ravdess"], **online)
     assert all_files(online["project_root"]) == []
 

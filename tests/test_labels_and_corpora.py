@@ -112,6 +112,9 @@ def test_odd_actors_are_men_and_speech_and_song_of_one_actor_are_one_speaker(act
         "01-01-01-01-01-01-01.wav",  # the sound of the video
         "03-01-01-03-01-01-01.wav",  # no such intensity
         "03-01-01-01-01-01-01 (1).wav",
+        "03-01-01-01-01-01-1٣.wav",  # a digit, but none of ours
+        "OAF_bac\u212a_fear.wav",  # the sign of Kelvin
+        "YAF_dog_\u017fad.wav",  # a long s
         "03-01-01-01-01-01.wav",
         "03-01-01-01-01-01-01.mp4",
         "03-01-01-01-01-01-01.txt",

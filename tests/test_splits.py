@@ -185,6 +185,33 @@ def test_too_few_speakers_for_a_hold_out_are_named_with_a_way_out(present, empty
     assert ", ".join(sorted(actors(*present))) in str(stop.value)
 
 
+@pytest.mark.parametrize("protocol", ["holdout", "folds", "loso"])
+def test_labels_of_one_speaker_alone_are_refused_under_every_protocol_over_speakers(protocol):
+    table = table_of("tess")
+    with pytest.raises(InputError, match=f"--protocol {protocol}: no clip is left for the") as stop:
+        split_models(table[table["speaker"] == "tess-YAF"], protocol, common_emotions("tess"))
+    assert "by tess-YAF; get the whole corpora" in str(stop.value)
+
+
+def test_folds_without_the_validation_speakers_of_the_saved_model_are_refused_before_they_train():
+    table = table_of("ravdess")
+    with pytest.raises(InputError, match="--protocol loso: no clip is left for the validation split"):
+        split_models(table[~table["speaker"].isin(actors(19, 20))], "loso", EMOTIONS)
+
+
+def test_an_emotion_that_is_not_tested_or_validated_is_said_and_the_rest_goes_on(caplog):
+    table = table_of("ravdess")
+    unheard = (table["speaker"].isin(actors(21, 22, 23, 24)) & table["emotion"].isin(["sad", "calm"])) | (
+        table["speaker"].isin(actors(19, 20)) & (table["emotion"] == "angry")
+    )
+    split = split_table(table[~unheard], "holdout", EMOTIONS)
+    assert caplog.messages == [
+        "No validation clip is angry: its scores are over the others",
+        "No test clip is calm or sad: its scores are over the others",
+    ]
+    assert set(split["emotion"][split["split"] == "test"]) == set(EMOTIONS) - {"sad", "calm"}
+
+
 def test_random_works_for_a_single_speaker():
     table = table_of("ravdess")
     split = split_table(table[table["speaker"] == "ravdess-01"], "random", EMOTIONS)

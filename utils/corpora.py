@@ -172,14 +172,17 @@ REAL_CORPORA = tuple(name for name in CORPORA if name != "demo")
 
 # Modality 03 is audio only. Vocal channel 01 is speech and 02 song; 03 is ours, for synthetic voices
 # in RAVDESS naming, so that no synthetic clip can pass for a real one.
-_RAVDESS_NAME = re.compile(r"03-(0[123])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
+_RAVDESS_NAME = re.compile(r"03-(0[123])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1[0-9]|2[0-4])")
 _RAVDESS_CHANNELS = {"01": "ravdess", "02": "ravdess_song", "03": "demo"}
 _RAVDESS_SENTENCES = {
     "01": "kids are talking by the door",
     "02": "dogs are sitting by the door",
 }
 # One file of the published corpus is named OA_bite_neutral; it is OAF's.
-_TESS_NAME = re.compile(r"(OAF|OA|YAF)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)", re.IGNORECASE)
+# ASCII: else the long s and the Kelvin sign would pass for s and k.
+_TESS_NAME = re.compile(
+    r"(OAF|OA|YAF)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)", re.IGNORECASE | re.ASCII
+)
 
 
 def parse_clip(path: str | PurePath) -> Clip | None:

@@ -13,7 +13,7 @@ import requests  # hub 1 brings httpx, hub 2 httpx2; this one comes with librosa
 from filelock import FileLock
 from tqdm import tqdm
 
-from utils.corpora import CORPORA, Archive, Corpus, parse_clip
+from utils.corpora import AUDIO_SUFFIXES, CORPORA, Archive, Corpus, parse_clip
 from utils.runtime import PROJECT_ROOT, InputError, logger
 from utils.unpack import folder_for, opened_zip, require_space, unpack
 
@@ -61,12 +61,19 @@ def find_corpora(
             searched.append(place)
             if clips:
                 break
+            if data_dirs and len(searched) == 1:
+                searched[0] += _strangers(given)
         if archive and not clips:
             searched.append(_mirrored(archive.url) + " (left out: offline)" * offline)
             try:
                 clips = [] if offline else _fetch(corpus, archive, data, retry_waits)
             except requests.RequestException as error:
                 searched[-1] += f" ({_reason(error)})"
+            except OSError as error:  # those of requests are OSErrors, too
+                raise InputError(
+                    f"{data}: {corpus.title} cannot be kept there ({error.strerror}); make room, or give its "
+                    "clips with --data_dir"
+                ) from error
         if not clips:
             raise InputError(_nothing_found(corpus, archive, searched, project_root))
         logger.info("%s: %d files from %s", corpus.title, len(clips), searched[-1])
@@ -91,6 +98,13 @@ def _local_places(
     if corpus.kaggle:
         for mount in (corpus.kaggle.split("/")[1], f"datasets/{corpus.kaggle}"):
             yield str(kaggle_input / mount), _clips(_files([kaggle_input / mount]), corpus)
+
+
+def _strangers(files: list[Path]) -> str:
+    """Say how many audio files there are that are called like no clip of any corpus."""
+    audio = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES and file.name[0] != "."]
+    names = [file.name for file in audio if not parse_clip(file)]
+    return f" ({len(names)} audio files there have names of no corpus, as {names[0]})" if names else ""
 
 
 def _fetch(corpus: Corpus, archive: Archive, data: Path, retry_waits: Sequence[float]) -> list[Path]:
@@ -198,7 +212,8 @@ def _receive(url: str, path: Path, archive: Archive) -> None:
         response.raise_for_status()
         if response.status_code != 206:
             start = 0
-        num_bytes = start + int(response.headers.get("Content-Length", archive.num_bytes - start))
+        length = response.headers.get("Content-Length", "")
+        num_bytes = start + int(length) if length.isdecimal() else archive.num_bytes
         if num_bytes != archive.num_bytes:
             path.unlink(missing_ok=True)
             raise InputError(f"{url}: expected {archive.num_bytes} bytes, the server has {num_bytes}")
@@ -207,6 +222,11 @@ def _receive(url: str, path: Path, archive: Archive) -> None:
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 progress.update(len(chunk))
+                if file.tell() > archive.num_bytes:  # a body without a length may go on for ever
+                    break
+    if _size(path) > archive.num_bytes:
+        path.unlink()
+        raise InputError(f"{url}: expected {archive.num_bytes} bytes, the server sends more")
     if _size(path) < archive.num_bytes:
         raise requests.ConnectionError("the body ended too early")
 

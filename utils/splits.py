@@ -124,6 +124,9 @@ def split_models(
         folds: name -> split of each model that is tested.
         models: name -> split of each model that is trained: the folds', and after them the published one.
         final: the published one's, the last of `models`; under `SINGLE_MODEL` it is also the one fold.
+
+    Raises:
+        InputError: a split of one of them is empty, or an emotion is missing from its training.
     """
     if protocol in SINGLE_MODEL:
         final = split_table(table, protocol, emotions, seed)
@@ -131,6 +134,7 @@ def split_models(
         return folds, folds, final
     final = split_final(table, emotions)
     folds = split_folds(table, protocol, emotions)
+    check_split(final, protocol, emotions, needed=("train", "validation"))
     return folds, folds | {"final": final}, final
 
 
@@ -175,13 +179,16 @@ def _random(table: pd.DataFrame, seed: int) -> pd.Series:
     return split
 
 
-def check_split(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...]) -> None:
-    """Raise if a split is empty, training lacks an emotion, or a speaker or recording is in two splits.
+def check_split(
+    table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], needed: Sequence[str] = SPLITS
+) -> None:
+    """Raise if a `needed` split is empty, training lacks an emotion, or a speaker or recording is in two
+    splits; say so where the one test or the validation lacks an emotion.
 
     Validation speakers do not train either, except in a corpus that has no speaker to spare (TESS);
     there the validation words are not among the training words.
     """
-    for split in SPLITS:
+    for split in needed:
         if not (table["split"] == split).any():
             speakers = ", ".join(sorted(table["speaker"].unique())[:12])
             raise InputError(
@@ -192,6 +199,10 @@ def check_split(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...]) -
     missing = [emotion for emotion in emotions if emotion not in set(train["emotion"])]
     if missing:
         raise InputError(f"--emotions: no training clip is {' or '.join(missing)}; drop it or add a corpus")
+    for split, rows in (("validation", validation), ("test", test)):
+        absent = [emotion for emotion in emotions if emotion not in set(rows["emotion"])]
+        if absent and protocol in SINGLE_MODEL:
+            logger.warning("No %s clip is %s: its scores are over the others", split, " or ".join(absent))
     if table["digest"].duplicated().any():
         raise AssertionError("one recording is in the table twice")
     if protocol == "random":

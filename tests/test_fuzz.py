@@ -1,0 +1,241 @@
+"""Names, zips and audio files that nobody thought of: each is used, or refused in our words.
+
+Run: python -m pytest tests/test_fuzz.py
+
+Here a few examples, the same each time. For a long hunt, with new ones: FUZZ_EXAMPLES=20000 python -m pytest
+tests/test_fuzz.py. What it finds belongs beside the code as an `@example`.
+"""
+
+import contextlib
+import io
+import os
+import string
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from test_labels_and_corpora import WHOLE_CORPORA
+
+from utils.audio import MAX_PEAK, MAX_SECONDS, MIN_SECONDS, SAMPLING_RATE, AudioError, read_waveform
+from utils.corpora import AUDIO_SUFFIXES, CORPORA, parse_clip
+from utils.labels import EMOTIONS
+from utils.runtime import InputError
+from utils.unpack import MARKER, unpack
+
+LONG = int(os.environ.get("FUZZ_EXAMPLES", 0))
+
+
+def fuzz(num_examples: int):
+    """Settings of one test: so many examples in the gate."""
+    return settings(
+        max_examples=LONG or num_examples,
+        derandomize=not LONG,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------
+# Names
+
+SPEAKERS = {
+    "tess": {"tess-OAF", "tess-YAF"},
+    "demo": {f"demo-{actor:02d}" for actor in range(1, 25)},
+    "ravdess": (actors := {f"ravdess-{actor:02d}" for actor in range(1, 25)}),
+    "ravdess_song": actors,
+}
+SENTENCES = {"kids are talking by the door", "dogs are sitting by the door"}
+
+# Digits, letters and signs that Unicode takes for others beside our own.
+two_digits = st.text(st.sampled_from("0123456789٣٠²௧"), min_size=1, max_size=3)
+ravdess_like = st.builds("-".join, st.lists(two_digits, min_size=6, max_size=8))
+real_parts = st.sampled_from([f"{number:02d}" for number in range(26)])
+ravdess_near = st.builds("-".join, st.tuples(st.just("03"), *[real_parts] * 6))
+tess_like = st.builds(
+    "_".join,
+    st.tuples(
+        st.sampled_from(["OAF", "OA", "YAF", "yaf", "oAf", "XAF", ""]),
+        st.text(st.sampled_from(string.ascii_letters + "KſéßıİŁ_- \n\0"), max_size=6),
+        st.sampled_from(["angry", "SAD", "ſad", "ps", "Pſ", "fear", "neutral", "calm", "diſguſt", "sad\n"]),
+    ),
+)
+real_names = st.sampled_from([name for names in WHOLE_CORPORA.values() for name in names])
+suffixes = st.sampled_from([*AUDIO_SUFFIXES, ".WAV", ".Flac", ".wav ", ".wav\0", ".mp3", "", ".", ".ﬂac"])
+any_text = st.binary(max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
+stems = ravdess_like | ravdess_near | tess_like | real_names | any_text
+folders = st.sampled_from(["", "Actor_01/", "/", "../", "C:\\", "日本/", "a\0b/", "\udce9/"])
+
+
+@fuzz(400)
+@given(folder=folders, stem=stems, suffix=suffixes)
+@example(folder="", stem="YAF_dog_ſad", suffix=".wav")  # was a KeyError
+@example(folder="", stem="03-01-01-01-01-01-1٣", suffix=".wav")  # was a speaker ravdess-1٣
+@example(folder="", stem="OAF_bacK_fear", suffix=".wav")  # was a word with the sign of Kelvin
+def test_any_name_is_a_clip_of_known_facts_or_none(folder, stem, suffix):
+    clip = parse_clip(folder + stem + suffix)
+    if clip is None:
+        assert stem not in real_set or suffix.lower() not in AUDIO_SUFFIXES
+        return
+    corpus = CORPORA[clip.corpus]
+    assert clip.emotion in EMOTIONS and clip.speaker in SPEAKERS[clip.corpus]
+    assert clip.gender in ("male", "female") and clip.intensity in ("normal", "strong")
+    assert clip.text in SENTENCES if corpus.name != "tess" else (clip.text.isascii() and clip.text.islower())
+    assert stem.endswith(clip.clip) and clip.clip.isascii()
+    # The name alone says it, in whatever folder and format.
+    assert (
+        parse_clip(clip.clip + ".flac") == clip == parse_clip(PurePosixPath("elsewhere", clip.clip + ".wav"))
+    )
+
+
+real_set = {name for names in WHOLE_CORPORA.values() for name in names}
+
+
+# ---------------------------------------------------------------------------------------------------
+# Zips
+
+CLIP = "03-01-01-01-01-01-01.wav"
+parts = st.sampled_from(
+    ["", ".", "..", "Actor_01", "ACTOR_01", "C:", "é", "e\u0301", "con", "a" * 300, " ", "~", "\udce9", "\n"]
+)
+member_names = st.builds(
+    lambda folders, separator, name: separator.join([*folders, name]),
+    st.lists(parts, max_size=3),
+    st.sampled_from(["/", "\\"]),
+    st.sampled_from(
+        [CLIP, CLIP.upper(), CLIP[:-3] + "WAV", "OAF_back_fear.wav", "notes.txt", CLIP + "/", ".."]
+    ),
+)
+members = st.tuples(
+    member_names,
+    st.binary(max_size=60) | st.integers(0, 20_000).map(bytes),
+    st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
+    st.sampled_from([0, 0o100644, 0o40755, 0o120777, 0o10644, 0o20644]),
+)
+
+
+@st.composite
+def hostile_zips(draw) -> bytes:
+    """A zip of odd members, then bytes of it changed, most of them in its headers, cut out or put in."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content, method, mode in draw(st.lists(members, min_size=1, max_size=4)):
+            member = zipfile.ZipInfo("x")
+            member.filename = name or "x"
+            member.compress_type, member.external_attr = method, mode << 16
+            with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+                archive.writestr(member, content)  # lone surrogates cannot be written; doubles are warned of
+    return draw(mutations(buffer.getvalue()))
+
+
+@st.composite
+def mutations(draw, content: bytes) -> bytes:
+    """The same bytes, or a few changed, cut out, doubled or put in; the first hundred, and the headers that
+    zips have at their end, are hit more often than the rest."""
+    content = bytearray(content)
+    for _ in range(draw(st.integers(0, 6))):
+        if not content:
+            break
+        near = draw(st.integers(0, min(99, len(content) - 1)))
+        at = draw(st.sampled_from([near, len(content) - 1 - near]) | st.integers(0, len(content) - 1))
+        kind = draw(st.sampled_from(["byte", "bits", "number", "cut", "drop", "insert", "double"]))
+        if kind == "byte":
+            content[at] = draw(st.integers(0, 255))
+        elif kind == "bits":
+            content[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "number":  # sizes, offsets, rates, counts
+            number = draw(st.sampled_from([0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1]))
+            content[at : at + 4] = number.to_bytes(4, draw(st.sampled_from(["little", "big"])))
+        elif kind == "cut":
+            del content[at:]
+        elif kind == "drop":
+            del content[at : at + draw(st.integers(1, 50))]
+        elif kind == "insert":
+            content[at:at] = draw(st.binary(max_size=20))
+        else:
+            content[at:at] = content[max(0, at - draw(st.integers(1, 500))) : at]
+    return bytes(content)
+
+
+@fuzz(150)
+@given(content=hostile_zips() | st.binary(max_size=200).map(lambda tail: b"PK\x03\x04" + tail))
+def test_any_zip_is_unpacked_to_clips_or_refused_and_nothing_is_written_elsewhere(content):
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch, "a", "b")
+        home.mkdir(parents=True)
+        (home / "in.zip").write_bytes(content)
+        try:
+            unpack(home / "in.zip", home / "out")
+        except InputError as error:
+            assert "in.zip" in str(error)
+            assert not (home / "out").exists()
+        else:
+            for path in (home / "out").rglob("*"):
+                assert path.is_dir() or (path.is_file() and not path.is_symlink())
+                assert path.is_dir() or path.name == MARKER or parse_clip(path)
+        assert {path.name for path in home.iterdir()} <= {"in.zip", "out", ".out.lock"}
+        assert list(Path(scratch).iterdir()) == [home.parent] and list(home.parent.iterdir()) == [home]
+
+
+# ---------------------------------------------------------------------------------------------------
+# Audio
+
+
+def encode(form: str, subtype: str, sampling_rate: int, num_channels: int) -> bytes:
+    times = np.arange(int(0.4 * sampling_rate)) / sampling_rate
+    tone = 0.5 * np.sin(2 * np.pi * 220 * times) + np.random.default_rng(0).normal(0, 0.01, len(times))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([tone] * num_channels, 1), sampling_rate, format=form, subtype=subtype)
+    return buffer.getvalue()
+
+
+SOUNDS = [
+    encode(*kind)
+    for kind in (
+        ("WAV", "PCM_16", 16_000, 1),
+        ("WAV", "PCM_U8", 8_000, 2),
+        ("WAV", "FLOAT", 16_000, 1),
+        ("WAV", "DOUBLE", 8_000, 1),
+        ("WAV", "IMA_ADPCM", 16_000, 1),
+        ("WAV", "MS_ADPCM", 16_000, 1),
+        ("WAV", "GSM610", 8_000, 1),
+        ("WAVEX", "PCM_24", 16_000, 6),
+        ("RF64", "PCM_16", 16_000, 1),
+        ("AIFF", "PCM_16", 16_000, 1),
+        ("AIFF", "FLOAT", 16_000, 1),
+        ("FLAC", "PCM_16", 16_000, 1),
+        ("FLAC", "PCM_24", 48_000, 2),
+        ("OGG", "VORBIS", 16_000, 1),
+        ("OGG", "OPUS", 16_000, 1),
+        ("MP3", "MPEG_LAYER_III", 16_000, 1),
+        ("AU", "ULAW", 8_000, 1),
+        ("CAF", "ALAC_16", 16_000, 1),
+        ("W64", "PCM_16", 16_000, 1),
+        ("VOC", "PCM_16", 16_000, 1),
+        ("NIST", "PCM_16", 16_000, 1),
+    )
+]
+
+
+@fuzz(400)
+@given(content=st.sampled_from(SOUNDS).flatmap(mutations) | st.binary(max_size=300))
+def test_any_bytes_are_a_waveform_or_no_audio(content):
+    try:
+        waveform = read_waveform(content)
+    except AudioError as error:
+        assert str(error)
+        return
+    assert waveform.dtype == np.float32 and waveform.ndim == 1
+    assert np.isfinite(waveform).all() and np.abs(waveform).max() <= 2 * MAX_PEAK
+    assert MIN_SECONDS * SAMPLING_RATE - 1 <= len(waveform) <= MAX_SECONDS * SAMPLING_RATE + 1
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_the_sounds_that_are_changed_here_are_sound_before(sound):
+    assert len(read_waveform(sound)) >= 0.3 * SAMPLING_RATE
