@@ -3,8 +3,10 @@
 Run: python -m pytest tests/test_hub_server.py
 """
 
+import base64
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -145,6 +147,7 @@ def test_branches_spaces_settings_and_an_end(hub, tmp_path):
         there = Path(hf_hub_download("me/model", "a.json", revision="try/1")).read_text()
         here = Path(hf_hub_download("me/model", "a.json")).read_text()
         api.delete_branch("me/model", branch="try/1")
+        kept = outcome(api.delete_branch, "me/model", branch="main")
         gone = outcome(api.model_info, "me/model", revision="try/1")
         api.super_squash_history("me/model", commit_message="one")
         api.update_repo_settings("me/model", private=True)
@@ -153,11 +156,12 @@ def test_branches_spaces_settings_and_an_end(hub, tmp_path):
         app = Path(hf_hub_download("me/demo", "app.py", repo_type="space")).read_text()
         api.create_repo("me/gone")
         api.delete_repo("me/gone")
-        print(json.dumps([branches, there, here, gone, url, api.space_info("me/demo").sdk, app]))
+        print(json.dumps([branches, there, here, gone, kept, url, api.space_info("me/demo").sdk, app]))
         """,
     )
-    gone = ["RevisionNotFoundError", 404]
-    assert said == [["main", "try/1"], "2", "1", gone, f"{hub.endpoint}/spaces/me/demo", "gradio", "3"]
+    gone, kept = ["RevisionNotFoundError", 404], ["HfHubHTTPError", 403]
+    url = f"{hub.endpoint}/spaces/me/demo"
+    assert said == [["main", "try/1"], "2", "1", gone, kept, url, "gradio", "3"]
     assert hub.commits("me/model") == [("one", [".gitattributes", "a.json"])]
     assert hub.is_private("me/model")
     assert hub.files("me/demo", repo_type="space")["app.py"] == b"3"
@@ -312,9 +316,14 @@ def test_a_cut_download_goes_on_where_it_was_cut(hub, tmp_path):
     assert [status for method, _, status in hub.requests if method == "GET"] == [200, 206]
 
 
-def test_ranges(hub):
-    hub.add_repo("me/model", files={"a.json": b"0123456789"})
+def test_what_a_file_is_and_ranges_of_it(hub):
+    hub.add_repo("me/model", files={"a.json": b"0123456789", "model.pt": LARGE})
+    status, headers, body = ask(hub, "HEAD", "/me/model/resolve/main/model.pt")
+    assert (status, headers["Content-Length"], body) == (200, str(len(LARGE)), b"")
+    assert headers["X-Linked-Size"] == str(len(LARGE))
+    assert headers["X-Linked-Etag"] == headers["ETag"] == f'"{hashlib.sha256(LARGE).hexdigest()}"'
     path = "/me/model/resolve/main/a.json"
+    assert ask(hub, "HEAD", path)[1]["ETag"] == f'"{hashlib.sha1(b"blob 10%c0123456789" % 0).hexdigest()}"'
     assert ask(hub, "GET", path, Range="bytes=3-5")[::2] == (206, b"345")
     status, headers, body = ask(hub, "GET", path, Range="bytes=7-")
     assert (status, headers["Content-Range"], body) == (206, "bytes 7-9/10", b"789")
@@ -335,6 +344,10 @@ def test_only_what_was_uploaded_whole_can_be_committed(hub):
         assert list(hub.files("me/model")) == [".gitattributes"], "a commit is whole or nothing"
     assert ask(hub, "PUT", address, LARGE, token=None)[0] == 200
     assert ask(hub, "POST", "/api/models/me/model/commit/main", lines)[0] == 200
+    card = {"path": "README.md", "content": base64.b64encode(b"---\ntags: speech\n---\n").decode()}
+    assert ask(hub, "POST", "/api/models/me/model/commit/main", commit_lines(("file", card)))[0] == 400
+    sha = hub.repos["model", "me/model"].branches["main"]
+    assert ask(hub, "POST", f"/api/models/me/model/commit/{sha}", lines)[0] == 404, "not a branch"
     gone = commit_lines(("deletedFile", {"path": "config.json"}), ("deletedFolder", {"path": "none/"}))
     assert ask(hub, "POST", "/api/models/me/model/commit/main", gone)[0] == 404
     assert hub.files("me/model")["config.json"] == b"{}"
@@ -383,14 +396,18 @@ def test_faults_fall_on_their_own_requests_in_order(hub):
     assert ask(hub, "GET", f"{path}/refs")[0] == 200
     assert ask(hub, "POST", path)[0] == 418
     assert hub.faults_left == 0
+    hub.delay("GET", "model$", seconds=2)
+    with pytest.raises(TimeoutError):
+        urllib.request.urlopen(f"{hub.endpoint}{path}", timeout=0.1)
 
 
 def test_what_is_cut_and_what_was_carried_out(hub):
     body = {"name": "new", "visibility": "private"}
-    hub.cut("POST", "create", after_bytes=3)
-    with pytest.raises(ConnectionResetError):
-        ask(hub, "POST", "/api/repos/create", body)
-    assert not hub.repos
+    for after_bytes in (3, 1000):
+        hub.cut("POST", "create", after_bytes=after_bytes)
+        with pytest.raises(ConnectionResetError):
+            ask(hub, "POST", "/api/repos/create", body)
+        assert not hub.repos
     hub.cut("POST", "create", of="response")
     with pytest.raises(ConnectionError):
         ask(hub, "POST", "/api/repos/create", body)
@@ -398,6 +415,16 @@ def test_what_is_cut_and_what_was_carried_out(hub):
     hub.cut("GET", "new$", after_bytes=5, reset=True)
     with pytest.raises(ConnectionResetError):
         ask(hub, "GET", "/api/models/me/new")
+
+
+def test_half_a_request_of_a_client_that_died_changes_nothing(hub):
+    hub.add_repo("me/model")
+    with socket.create_connection(("127.0.0.1", hub.http.server_port), timeout=10) as connection:
+        start = "POST /api/models/me/model/branch/new HTTP/1.1\r\nAuthorization: Bearer hf_write\r\n"
+        connection.sendall(f"{start}Content-Length: 50\r\n\r\n{{}}".encode())
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    assert list(hub.repos["model", "me/model"].branches) == ["main"]
 
 
 def test_the_environment_of_a_client_holds_no_login_of_the_user(hub, tmp_path, monkeypatch):
