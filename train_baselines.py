@@ -39,7 +39,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from utils import plots, report
+from utils import plots, report, runs
 from utils.audio import SAMPLING_RATE
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
@@ -250,7 +250,7 @@ def main() -> None:
             repo_id = args.hub_model_id or output_dir.resolve().name
             repo_id += f"-{name}" if len(args.models) > 1 else ""
             repositories[name] = Repository(repo_id, args.hub_private_repo)
-        if report.check_run_folder(output_dir / name, overwrite, resume=bool(args.resume_from_checkpoint)):
+        if runs.check_run_folder(output_dir / name, overwrite, resume=bool(args.resume_from_checkpoint)):
             names.append(name)
         else:
             logger.info("%s: the run is complete, see %s", name, output_dir / name / "README.md")
@@ -302,7 +302,7 @@ def main() -> None:
     }
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     for name in names:  # all of them now: a model that is yet to come must not wear the card of an older run
-        report.begin_run(output_dir / name, args.resume_from_checkpoint, identity)
+        runs.begin_run(output_dir / name, args.resume_from_checkpoint, identity)
 
     unpublished = []
     for name in names:
@@ -403,7 +403,7 @@ def main() -> None:
         (run_folder / "figures").mkdir(exist_ok=True)
         write_bytes(run_folder / "model.skops", saved)
         plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
-        report.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
+        runs.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
         report.write_report(run_folder, metrics, predictions["test"], [], pictures, SAMPLING_RATE)
         write_card(run_folder)
         shutil.rmtree(run_folder / "checkpoints")

@@ -34,7 +34,7 @@ import tensorflow as tf
 from keras import layers, ops
 from tqdm.auto import tqdm
 
-from utils import plots, report
+from utils import plots, report, runs
 from utils.audio import SAMPLING_RATE
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
@@ -303,7 +303,7 @@ def main() -> None:
     # Labelled table
 
     overwrite = args.overwrite or (args.demo and args.output_dir == DEMO["output_dir"])
-    unfinished = report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+    unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
     repository = None
     if args.push_to_hub:  # what is amiss there is known before the training
         repository = Repository(args.hub_model_id or run_folder.resolve().name, args.hub_private_repo)
@@ -333,7 +333,7 @@ def main() -> None:
     places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
     identity = {name: value for name, value in vars(args).items() if name not in places and "hub" not in name}
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
-    report.begin_run(run_folder, args.resume_from_checkpoint, identity)
+    runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
 
     heard = []
     for name, split in models.items():
@@ -485,7 +485,7 @@ def main() -> None:
         run_folder / "figures" / "model.png",
     )
     told = np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in checked])
-    report.keep_checked_clips(run_folder, checked, told)
+    runs.keep_checked_clips(run_folder, checked, told)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")

@@ -49,7 +49,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from utils import report
+from utils import report, runs
 from utils.audio import MIN_SECONDS, SAMPLING_RATE
 from utils.batches import Clips
 from utils.card import write_card
@@ -508,7 +508,7 @@ def main() -> None:
     with args.main_process_first(desc="reading the corpora"):
         # The demo's own folder may always be replaced.
         overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
-        unfinished = report.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+        unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
         repository = None
         if push_to_hub and args.should_save:  # what is amiss there is known before the training
             repository = Repository(
@@ -548,7 +548,7 @@ def main() -> None:
             f"{data_args.protocol} trains {len(models)} models; each goes on from its own last checkpoint"
         )
     with args.main_process_first(desc="looking for checkpoints"):
-        chosen = report.begin_run(run_folder, args.resume_from_checkpoint, identity)
+        chosen = runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
 
     # -----------------------------------------------------------------------------------------------
     # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
@@ -629,7 +629,7 @@ def main() -> None:
             args.output_dir = str(model_folder)
             checkpoint = chosen
             if args.resume_from_checkpoint and not chosen:
-                checkpoint = report.last_checkpoint(model_folder)
+                checkpoint = runs.last_checkpoint(model_folder)
             keep = []
             if repository and args.hub_strategy == "checkpoint":
                 keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
@@ -758,7 +758,7 @@ def main() -> None:
     metrics["latency"] = latency | {"device": device}
     metrics["duration_seconds"] = time.perf_counter() - start
     told = torch.cat([classify(waveform) for waveform in checked]).double().softmax(dim=-1).numpy()
-    report.keep_checked_clips(run_folder, checked, told)
+    runs.keep_checked_clips(run_folder, checked, told)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
-from utils import report
+from utils import report, runs
 from utils.card import write_card
 from utils.corpora import CORPORA, parse_clip
 from utils.labels import choose_emotions
@@ -144,8 +144,8 @@ def measured() -> dict:
 def run_folder(measured, tmp_path_factory) -> Path:
     """One whole run on RAVDESS and TESS."""
     folder = tmp_path_factory.mktemp("runs") / "wav2vec2"
-    assert report.check_run_folder(folder, overwrite=False, resume=False)
-    report.begin_run(folder, None, IDENTITY)
+    assert runs.check_run_folder(folder, overwrite=False, resume=False)
+    runs.begin_run(folder, None, IDENTITY)
     shutil.rmtree(folder / "checkpoints")
     metrics, predictions = measured["ravdess+tess"]
     tone = np.sin(np.arange(SAMPLING_RATE) / 10).astype(np.float32)
@@ -196,8 +196,8 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
     folder = tmp_path / "runs" / "new"
     if exists:
         folder.mkdir(parents=True)
-    assert report.check_run_folder(folder, overwrite=False, resume=False)
-    assert report.begin_run(folder, None, IDENTITY) is None
+    assert runs.check_run_folder(folder, overwrite=False, resume=False)
+    assert runs.begin_run(folder, None, IDENTITY) is None
     assert list(contents(folder)) == ["checkpoints/run.json"]
 
 
@@ -213,7 +213,7 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
 def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, names, overwrite, remedy):
     before = contents(fill(tmp_path, *names))
     with pytest.raises(InputError, match=f"--output_dir {tmp_path}.*{remedy}"):
-        report.check_run_folder(tmp_path, overwrite=overwrite, resume=False)
+        runs.check_run_folder(tmp_path, overwrite=overwrite, resume=False)
     assert contents(tmp_path) == before
 
 
@@ -229,18 +229,18 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, na
 def test_looking_at_a_folder_changes_nothing(tmp_path, names, overwrite, resume, goes_on):
     before = contents(fill(tmp_path, *names))
     for _ in range(2):  # each process of several looks for itself
-        assert report.check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is goes_on
+        assert runs.check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is goes_on
     assert contents(tmp_path) == before
 
 
 def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
     fill(tmp_path, *FINISHED)
-    report.begin_run(tmp_path, None, IDENTITY)
+    runs.begin_run(tmp_path, None, IDENTITY)
     assert not (tmp_path / "README.md").exists()
     # Should it die now, it is a run that was begun.
-    assert report.check_run_folder(tmp_path, overwrite=True, resume=False)
+    assert runs.check_run_folder(tmp_path, overwrite=True, resume=False)
     with pytest.raises(InputError, match="begun"):
-        report.check_run_folder(tmp_path, overwrite=False, resume=False)
+        runs.check_run_folder(tmp_path, overwrite=False, resume=False)
 
 
 @pytest.mark.parametrize("names", [(), (".run.json.0a1b2c3d.partial",)])
@@ -248,23 +248,23 @@ def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
 def test_a_run_that_was_killed_as_it_began_can_be_started_again(tmp_path, names, resume):
     (tmp_path / "checkpoints").mkdir()
     fill(tmp_path / "checkpoints", *names)
-    assert report.check_run_folder(tmp_path, overwrite=False, resume=bool(resume))
-    report.begin_run(tmp_path, resume, IDENTITY)
+    assert runs.check_run_folder(tmp_path, overwrite=False, resume=bool(resume))
+    runs.begin_run(tmp_path, resume, IDENTITY)
     assert list(contents(tmp_path)) == ["checkpoints/run.json"]
 
 
 def test_a_kill_while_an_old_run_is_cleared_away_leaves_nothing_to_go_on_from(begun):
     fill(begun, "predictions.csv", "figures/learning_curves.png", ".metrics.json.0a1b2c3d.partial")
     write_json(begun / "checkpoints/run.json", {})  # so it is until all is cleared away
-    assert report.check_run_folder(begun, overwrite=False, resume=True)
-    report.begin_run(begun, "true", IDENTITY | {"encoder": "base"})
+    assert runs.check_run_folder(begun, overwrite=False, resume=True)
+    runs.begin_run(begun, "true", IDENTITY | {"encoder": "base"})
     assert set(contents(begun)) == {"checkpoints/run.json", "predictions.csv"}
 
 
 def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_path):
     before = contents(fill(tmp_path, *FINISHED))
     fill(tmp_path, *BEGUN)
-    assert not report.check_run_folder(tmp_path, overwrite=False, resume=True)
+    assert not runs.check_run_folder(tmp_path, overwrite=False, resume=True)
     assert contents(tmp_path) == before and not (tmp_path / "checkpoints").exists()
 
 
@@ -276,7 +276,7 @@ def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_pa
 def begun(tmp_path) -> Path:
     """A run with three whole checkpoints."""
     folder = tmp_path / "run"
-    assert report.begin_run(folder, None, IDENTITY) is None
+    assert runs.begin_run(folder, None, IDENTITY) is None
     for step in (9, 60, 120):
         checkpoint = fill(folder / "checkpoints/holdout" / f"checkpoint-{step}", "model.safetensors")
         write_json(checkpoint / "trainer_state.json", {"global_step": step})
@@ -285,9 +285,9 @@ def begun(tmp_path) -> Path:
 
 def test_a_run_goes_on_from_its_newest_checkpoint(begun):
     before = contents(begun)
-    assert report.begin_run(begun, "true", IDENTITY) is None
+    assert runs.begin_run(begun, "true", IDENTITY) is None
     newest = begun / "checkpoints/holdout/checkpoint-120"
-    assert report.last_checkpoint(begun / "checkpoints/holdout") == str(newest)
+    assert runs.last_checkpoint(begun / "checkpoints/holdout") == str(newest)
     assert contents(begun) == before
 
 
@@ -299,17 +299,17 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(begun, damage):
         state.unlink()
     else:
         state.write_text(state.read_text()[:8] if damage == "cut off" else "")
-    assert report.last_checkpoint(models) == str(models / "checkpoint-60")
+    assert runs.last_checkpoint(models) == str(models / "checkpoint-60")
 
 
 def test_a_chosen_checkpoint_is_taken(begun):
     chosen = str(begun / "checkpoints/holdout/checkpoint-9")
-    assert report.begin_run(begun, chosen, IDENTITY) == chosen
+    assert runs.begin_run(begun, chosen, IDENTITY) == chosen
 
 
 def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
-    assert report.begin_run(tmp_path / "run", "true", IDENTITY) is None
-    assert report.last_checkpoint(tmp_path / "run/checkpoints/holdout") is None
+    assert runs.begin_run(tmp_path / "run", "true", IDENTITY) is None
+    assert runs.last_checkpoint(tmp_path / "run/checkpoints/holdout") is None
     assert list(contents(tmp_path)) == ["run/checkpoints/run.json"]
 
 
@@ -322,14 +322,14 @@ def test_another_run_cannot_go_on_here(begun, changed, resume):
     before = contents(begun)
     resume = resume if resume == "true" else str(begun / "checkpoints/holdout" / resume)
     with pytest.raises(InputError, match=f"begun with {next(iter(changed))}.*--overwrite"):
-        report.begin_run(begun, resume, IDENTITY | changed)
+        runs.begin_run(begun, resume, IDENTITY | changed)
     assert contents(begun) == before
 
 
 def test_a_run_that_starts_anew_forgets_old_checkpoints(begun):
-    assert report.begin_run(begun, None, IDENTITY | {"encoder": "base"}) is None
+    assert runs.begin_run(begun, None, IDENTITY | {"encoder": "base"}) is None
     assert list(contents(begun)) == ["checkpoints/run.json"]
-    assert report.begin_run(begun, "true", IDENTITY | {"encoder": "base"}) is None
+    assert runs.begin_run(begun, "true", IDENTITY | {"encoder": "base"}) is None
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -668,24 +668,24 @@ def test_a_checkpoint_of_another_runs_split_is_refused_too(tmp_path):
     note = tmp_path / "other" / "checkpoints" / "run.json"
     write_json(note, IDENTITY | {"split_digest": "another"})
     with pytest.raises(InputError, match="split_digest another"):
-        report.begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
+        runs.begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
     write_json(note, IDENTITY)
-    assert report.begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
+    assert runs.begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
 
 
 def test_a_checkpoint_that_is_not_there_is_named_and_not_replaced_by_another(tmp_path):
     with pytest.raises(InputError, match="checkpoint-33: expected true"):
-        report.begin_run(tmp_path / "run", str(tmp_path / "checkpoint-33"), IDENTITY)
+        runs.begin_run(tmp_path / "run", str(tmp_path / "checkpoint-33"), IDENTITY)
 
 
 def test_an_output_dir_that_is_a_file_is_named(tmp_path):
     (tmp_path / "run").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
-        report.check_run_folder(tmp_path / "run", overwrite=True, resume=False)
+        runs.check_run_folder(tmp_path / "run", overwrite=True, resume=False)
 
 
 def test_a_project_folder_is_never_taken_for_a_run(tmp_path):
     (tmp_path / "README.md").write_text("# A project")
     for flags in ({"overwrite": True, "resume": False}, {"overwrite": False, "resume": True}):
         with pytest.raises(InputError, match="holds no run"):
-            report.check_run_folder(tmp_path, **flags)
+            runs.check_run_folder(tmp_path, **flags)

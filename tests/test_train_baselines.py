@@ -51,11 +51,14 @@ def demo_runs(tmp_path_factory, cache) -> Path:
 def test_each_baseline_learns_and_leaves_a_whole_run(demo_runs, name):
     folder = demo_runs / name
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {
-        "README.md", "metrics.json", "predictions.csv", "model.skops",
+    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    assert files - code == {
+        "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
+        "train_baselines.py", "model_card.md", "requirements.txt", "model.skops",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/importance.png",
         "figures/waveforms.png",
     }  # fmt: skip
+    assert code <= files
     test = json.loads((folder / "metrics.json").read_text())["test"]
     assert test["clips"] == 120 and test["intervals"]["uar"][0] > 2 / 8
     assert "**Not a real model.**" in (folder / "README.md").read_text()

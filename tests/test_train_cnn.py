@@ -57,11 +57,14 @@ def demo_run(tmp_path_factory, cache) -> Path:
 
 def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
-    assert files == {
-        "README.md", "metrics.json", "predictions.csv", "model.keras",
+    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    assert files - code == {
+        "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
+        "train_cnn.py", "model_card.md", "requirements.txt", "model.keras",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/learning_curves.png",
         "figures/waveforms.png", "figures/model.png",
     }  # fmt: skip
+    assert code <= files
     metrics = metrics_of(demo_run)
     assert metrics["test"]["clips"] == 120 and metrics["test"]["intervals"]["uar"][0] > 2 / 8
     assert metrics["training"]["history"][0]["eval_uar"] < metrics["validation"]["uar"]

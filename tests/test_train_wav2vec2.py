@@ -89,13 +89,16 @@ def test_the_demo_learns_to_hear_emotion_in_voices_that_it_never_heard(demo_run)
 
 def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
-    assert files == {
-        "README.md", "metrics.json", "predictions.csv",
+    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    assert files - code == {
+        "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
+        "train_wav2vec2.py", "model_card.md", "requirements.txt",
         "config.json", "model.safetensors", "preprocessor_config.json",
         "figures/confusion_matrix.png", "figures/layers.png", "figures/learning_curves.png",
         "figures/per_emotion.png", "figures/reliability.png",
         "figures/waveforms.png",
     }  # fmt: skip
+    assert code <= files
     assert len(pd.read_csv(demo_run / "predictions.csv")) == 120
 
 

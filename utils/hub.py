@@ -20,8 +20,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from utils.card import render_card
-from utils.report import UNPUBLISHED, is_finished
 from utils.repository import Repository
+from utils.runs import UNPUBLISHED, is_finished
 from utils.runtime import PROJECT_ROOT, InputError, logger, refuse_arguments, run_script, write_bytes
 
 CHECKPOINT_BRANCH = "checkpoint"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.report import read_checked_clips
+from utils.runs import read_checked_clips
 from utils.runtime import InputError, first_line, run_script
 
 TOLERANCE = 1e-3
