@@ -96,12 +96,11 @@ class Repository:
                 return request()
             except OfflineModeIsEnabled:
                 raise InputError(f"HF_HUB_OFFLINE is set, so {self.id} cannot be reached; unset it") from None
-            except json.JSONDecodeError:
-                failed = response = None  # a page of some proxy, where an answer was expected
             except Exception as error:
                 failed = _http_error(error)
-                if failed is None:
+                if failed is None and not isinstance(error, json.JSONDecodeError):
                     raise  # a full disk, a mistake of ours
+                # None: no connection, one that was cut, or some proxy's page in place of an answer.
                 response = getattr(failed, "response", None)
             status = response.status_code if response is not None else None
             if status in expected:
@@ -109,8 +108,6 @@ class Repository:
             if status and status < 500 and status not in (408, 429):
                 raise InputError(f"the Hub refuses {self.id}: {_refusal(status)}")
             reason = f"the server answers {status}" if status else "no connection, or one that was cut"
-            if failed is None:
-                reason = "an answer that is none of the Hub's"
             if wait is None:
                 raise InputError(f"{self.id} cannot be reached at {self.api.endpoint} ({reason})")
             asked = response.headers.get("Retry-After", "") if status else ""
