@@ -1,4 +1,4 @@
-"""A run's folder comes in; whether a run may begin or go on there, and what its model is checked by, goes out.
+"""A run's folder comes in; whether a run may begin or go on there, and what checks its model, goes out.
 
 ```
 runs/<name>/
