@@ -259,6 +259,7 @@ def main() -> None:
     if args.resume_from_checkpoint == "hub":
         for name in names:
             fetch_checkpoints(repositories[name], output_dir / name)
+        args.resume_from_checkpoint = "true"
     if not names:
         logger.info("Nothing to train")
     if args.demo:

@@ -314,6 +314,7 @@ def main() -> None:
         return
     if args.resume_from_checkpoint == "hub":
         fetch_checkpoints(repository, run_folder)
+        args.resume_from_checkpoint = "true"
     if args.demo:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:

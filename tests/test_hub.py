@@ -25,9 +25,7 @@ import yaml
 from conftest import PROJECT
 from hub_server import HubServer, environment
 
-TOKEN = "hf_" + "w" * 34
-READ_TOKEN = "hf_" + "r" * 34
-OTHERS_TOKEN = "hf_" + "s" * 34
+TOKEN, READ_TOKEN, OTHERS_TOKEN = "hf_write", "hf_read", "hf_somebody"
 
 SCRIPTS = {
     "wav2vec2": ["train_wav2vec2.py", "--demo", "--num_train_epochs=2"],
@@ -39,15 +37,6 @@ WEIGHTS = {
     "cnn": {"config.json", "metadata.json", "model.keras", "model.weights.h5"},
     "baselines": {"config.json", "model.skops"},
 }
-
-
-@pytest.fixture
-def hub():
-    with HubServer() as server:
-        server.add_token(TOKEN, "me")
-        server.add_token(READ_TOKEN, "me", role="read")
-        server.add_token(OTHERS_TOKEN, "somebody")
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +198,7 @@ def test_a_finished_run_is_published_by_the_same_command_and_private_where_that_
     ("options", "token", "expected"),
     [
         ([], None, "no token for the Hub"),
-        ([], "hf_" + "x" * 34, "does not know the token"),
+        ([], "hf_unknown", "does not know the token"),
         ([], READ_TOKEN, "the token of me may only read"),
         (["--hub_model_id=somebody/taken"], TOKEN, "the token of me may not write there; expected me/<name>"),
         (["--hub_model_id=somebody/new"], TOKEN, "the token of me may not write there; expected me/<name>"),
@@ -304,12 +293,24 @@ def add_faults(hub: HubServer, kind: str) -> None:
         hub.cut("POST", "/commit/main", after_bytes=100_000)
     elif kind == "answer cut":
         hub.cut("POST", "/commit/main", of="response")
+    elif kind == "a proxy's page":
+        hub.fail("POST", "/api/validate-yaml", status=502, body="<html>Bad gateway</html>")
     elif kind == "slow":
         hub.delay("POST", "/preupload/main", seconds=3)
 
 
 @pytest.mark.parametrize(
-    "kind", ["500", "429", "503 twice", "cut in an upload", "cut in the commit", "answer cut", "slow"]
+    "kind",
+    [
+        "500",
+        "429",
+        "503 twice",
+        "cut in an upload",
+        "cut in the commit",
+        "answer cut",
+        "a proxy's page",
+        "slow",
+    ],
 )
 def test_what_passes_is_outlived(kind, runs, hub, tmp_path):
     add_faults(hub, kind)

@@ -243,7 +243,7 @@ def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
         runs.check_run_folder(tmp_path, overwrite=False, resume=False)
 
 
-@pytest.mark.parametrize("names", [(), (".run.json.0a1b2c3d.partial",)])
+@pytest.mark.parametrize("names", [(), (".run.json.0a1b2c3d.partial",), ("fetched.partial/a/run.json",)])
 @pytest.mark.parametrize("resume", [None, "true"])
 def test_a_run_that_was_killed_as_it_began_can_be_started_again(tmp_path, names, resume):
     (tmp_path / "checkpoints").mkdir()
@@ -337,7 +337,10 @@ def test_a_run_that_starts_anew_forgets_old_checkpoints(begun):
 
 
 def test_a_finished_run_has_everything(run_folder):
-    assert set(contents(run_folder)) == {
+    code = {path.relative_to(PROJECT_ROOT).as_posix() for path in PROJECT_ROOT.glob("utils/*.py")}
+    code |= {"train_wav2vec2.py", "model_card.md", "requirements.txt"}
+    assert code <= set(contents(run_folder))
+    assert set(contents(run_folder)) - code == {
         "README.md",
         "metrics.json",
         "predictions.csv",

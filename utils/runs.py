@@ -59,7 +59,8 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
             "or start anew with --overwrite"
         )
     # A run that was killed as it began has not written anything whole yet.
-    foreign = (path for path in folder.rglob("*") if path != checkpoints and path.suffix != ".partial")
+    ours = {checkpoints, *folder.rglob("*.partial"), *folder.rglob("*.partial/**/*")}
+    foreign = (path for path in folder.rglob("*") if path not in ours)
     if folder.exists() and not (finished or begun) and any(foreign):
         raise InputError(f"--output_dir {folder}: is not empty and holds no run; name a new folder")
     return True
