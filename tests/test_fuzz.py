@@ -70,7 +70,7 @@ real_names = st.sampled_from([name for names in WHOLE_CORPORA.values() for name 
 suffixes = st.sampled_from([*AUDIO_SUFFIXES, ".WAV", ".Flac", ".wav ", ".wav\0", ".mp3", "", ".", ".ﬂac"])
 any_text = st.binary(max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
 stems = ravdess_like | ravdess_near | tess_like | real_names | any_text
-folders = st.sampled_from(["", "Actor_01/", "/", "../", "C:\\", "日本/", "a\0b/", "\udce9/"])
+folders = st.sampled_from(["", "Actor_01/", "/", "../", "C:/", "日本/", "a\0b/", "\udce9/"])
 
 
 @fuzz(400)
