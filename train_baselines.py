@@ -189,7 +189,7 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
     """
     pipeline, grid, _ = build_model(name, features.shape[1], seed)
     groups = selection_groups(rows, protocol)
-    folds = GroupKFold(4) if protocol != "random" else 4
+    folds = GroupKFold(min(4, groups.nunique())) if protocol != "random" else 4
     with tempfile.TemporaryDirectory() as kept:
         if "pca" in pipeline.named_steps:  # it takes far longer than what comes after it
             pipeline.set_params(memory=kept)

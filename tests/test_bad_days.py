@@ -241,3 +241,28 @@ def test_a_run_with_odd_paths_and_a_test_speaker_of_one_emotion_ends_with_a_whol
     assert test["per_emotion"]["happy"] == {"precision": None, "recall": None, "f1": None, "support": 0}
     card = (tmp_path / "Läufe 1" / "lda" / "README.md").read_text(encoding="utf-8")
     assert "nan" not in card.lower().split()
+
+
+def test_a_script_on_a_full_disk_ends_in_one_line_and_leaves_the_old_figures(disk):
+    folder = disk(200)
+    figure = "figure = Figure(); figure.subplots().plot(range(9))"
+    program = f"""
+from matplotlib.figure import Figure
+from utils.plots import save
+from utils.runtime import run_script
+
+def main():
+    {figure}
+    save(figure, {str(folder / "figure.png")!r})
+
+run_script(main)
+"""
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=PROJECT, check=True)
+    old = (folder / "figure.png").read_bytes()
+    fill(folder, spare=4_096)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: No space left on device; make room, or name another folder\n"
+    assert (folder / "figure.png").read_bytes() == old
+    assert sorted(path.name for path in folder.iterdir()) == ["ballast", "figure.png"]

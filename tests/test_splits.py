@@ -16,6 +16,7 @@ from utils.splits import (
     SPLITS,
     check_split,
     describe_split,
+    selection_groups,
     split_digest,
     split_final,
     split_folds,
@@ -334,3 +335,10 @@ def test_choices_among_training_clips_are_made_over_speakers_words_or_clips(corp
         assert (groups == split[unit].iloc[rows]).all()
         held_out = set(split[unit][split["split"] == "test"])
         assert not held_out & set(groups) or unit == "text"
+
+
+def test_training_clips_of_few_speakers_are_held_out_by_text_and_of_one_text_not_at_all(ravdess):
+    few = ravdess[ravdess["speaker"].isin(actors(1, 2))]
+    assert selection_groups(few, "holdout").nunique() == 2
+    with pytest.raises(InputError, match=r"by ravdess-01 ravdess-02 and all say .*: nothing can be chosen"):
+        selection_groups(few[few["text"] == few["text"].iloc[0]], "holdout")

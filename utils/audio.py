@@ -4,7 +4,6 @@ One file at a time with `read_waveform`; a whole corpus with `decode_files`, dec
 then on memory-mapped from disk.
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -19,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from utils.runtime import InputError, first_line
+from utils.runtime import DISK_TROUBLES, InputError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -213,7 +212,7 @@ def decode_files(paths: Sequence[Path], digests: Sequence[str], cache_dir: Path,
                 )
                 (Path(scratch) / entry.name).replace(entry)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in DISK_TROUBLES:
             raise
         raise InputError(
             f"--cache_dir {cache_dir}: decoded audio cannot be kept there ({first_line(error)}); make room, "

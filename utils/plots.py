@@ -3,15 +3,19 @@
 They are `Figure` objects made without pyplot, so that a notebook's own figures are left alone.
 """
 
+import io
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from utils.runtime import write_bytes
 
 # Okabe and Ito's colours, which people of any colour vision can tell apart (jfly.uni-koeln.de/color).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
@@ -39,7 +43,9 @@ _STYLE = matplotlib.rc_context(
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Write a figure as PNG at 150 dpi. The same figure gives the same bytes: no date, no version."""
-    figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    write_bytes(Path(path), file.getvalue())
 
 
 @_STYLE

@@ -3,6 +3,7 @@
 A leaf: it imports no other room, and any room may use it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -20,6 +21,10 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 logger = logging.getLogger("speech-emotion")
 
 
+DISK_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""What a user can mend: a full disk, or one that may not be written to."""
+
+
 class InputError(ValueError):
     """Something that the user can mend: an option, a file, the data. Scripts print it as one line."""
 
@@ -30,7 +35,7 @@ def is_main_process() -> bool:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call `main`; a user's mistake ends in one line and exit code 2, Ctrl-C in one line and 130."""
+    """Call `main`; a user's mistake or a full disk ends in one line and exit code 2, Ctrl-C in 130."""
     logging.basicConfig(
         level=logging.INFO if is_main_process() else logging.ERROR,
         format="%(message)s",
@@ -44,6 +49,12 @@ def run_script(main: Callable[[], None]) -> None:
     except InputError as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_TROUBLES:
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"error: {what}; make room, or name another folder", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if is_main_process():

@@ -143,7 +143,13 @@ def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
     words where three or fewer speakers train; under `random`, as outside, nothing but the clip itself."""
     if protocol == "random":
         return rows["clip"]
-    return rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
+    groups = rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
+    if groups.nunique() < 2:
+        raise InputError(
+            f"the training clips are by {' '.join(sorted(rows['speaker'].unique()))} and all say "
+            f"'{groups.iloc[0]}': nothing can be chosen by cross-validation; add speakers or texts"
+        )
+    return groups
 
 
 def training_parts(splits: Iterable[pd.DataFrame], protocol: str) -> list[tuple[np.ndarray, np.ndarray]]:
