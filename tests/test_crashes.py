@@ -1,4 +1,4 @@
-"""The program that kills scripts at random moments, with two kills of the cheapest one.
+"""The program that kills scripts at random moments, with one kill of the cheapest one.
 
 Run: python -m pytest tests/test_crashes.py
 """
@@ -21,11 +21,10 @@ def reference(tmp_path_factory) -> crashes.Run:
     return run
 
 
-@pytest.mark.parametrize(("seconds", "phases"), [(0.5, {"importing"}), (900, {"finished"})])
-def test_a_run_that_was_killed_ends_like_the_one_that_was_not(reference, tmp_path, seconds, phases):
+def test_a_run_that_was_killed_ends_like_the_one_that_was_not(reference, tmp_path):
     run = crashes.Run(tmp_path / "run", reference.project, "train_baselines.py", OPTIONS)
-    phase, found = crashes.kill_and_resume(run, reference, seconds)
-    assert phase in phases and not found
+    phase, found = crashes.kill_and_resume(run, reference, reference.seconds / 4)
+    assert phase in ("importing", "reading", "embedding", "training") and not found
     assert not crashes.litter(run, reference)
 
 

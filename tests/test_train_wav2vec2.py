@@ -203,6 +203,17 @@ def test_killed_twice_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that
     assert (folder / "metrics.json").read_bytes() == before
 
 
+def test_training_that_early_stopping_ended_does_not_go_on_after_a_kill(tmp_path, cache):
+    options = ["--demo", "--emotions", "calm", "angry", "--no_probe", "--early_stopping_patience=1"]
+    options += ["--learning_rate=0", "--head_learning_rate=0"]  # nothing gets better
+    killed = tmp_path / "killed"
+    kill_when(killed, *options, cache=cache, done="model.safetensors", below=killed)
+    train(killed, *options, "--resume_from_checkpoint=true", cache=cache)
+    training = metrics_of(killed)["training"]
+    assert training["epochs"] == 2
+    assert [entry["epoch"] for entry in training["history"] if "eval_uar" in entry] == [1, 2]
+
+
 def test_killed_in_a_later_fold_it_goes_on_there_and_ends_with_the_same_scores(tmp_path, cache):
     options = ["--demo", "--emotions", "calm", "angry", "--protocol=folds", "--num_train_epochs=2"]
     options += ["--max_length_seconds=1"]
