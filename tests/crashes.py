@@ -210,8 +210,8 @@ def kill_and_resume(run: Run, reference: Run, moment: float) -> tuple[str, list[
     code, printed = run.go("--resume_from_checkpoint", "true")
     if code:
         return phase, [*found, f"resumed, it ended with {code}: {printed.strip().splitlines()[-1]:.200}"]
-    if phase == "finished" and "Nothing to do" not in printed:
-        found.append("was finished, and yet did not say that there is nothing to do")
+    if phase == "finished" and "Nothing to train" not in printed:
+        found.append("was finished, and yet did not say so")
     return phase, found + differences(run, reference)
 
 

@@ -284,7 +284,7 @@ def add_faults(hub: HubServer, kind: str) -> None:
     if kind == "500":
         hub.fail("POST", "/commit/main", status=500)
     elif kind == "429":
-        hub.fail("POST", "/preupload/main", status=429, headers={"Retry-After": "2"})
+        hub.fail("POST", "/commit/main", status=429, headers={"Retry-After": "3"})
     elif kind == "503 twice":
         hub.fail("GET", "/tree/main", status=503, times=2)
     elif kind == "cut in an upload":
@@ -314,8 +314,9 @@ def add_faults(hub: HubServer, kind: str) -> None:
 )
 def test_what_passes_is_outlived(kind, runs, hub, tmp_path):
     add_faults(hub, kind)
-    call(hub, tmp_path, "-m", "utils.hub", runs / "baselines" / "lda", "--hub_model_id=me/name")
+    output = call(hub, tmp_path, "-m", "utils.hub", runs / "baselines" / "lda", "--hub_model_id=me/name")
     assert hub.faults_left == 0
+    assert ("trying again in 3 s" in output) == (kind == "429")
     files = hub.files("me/name")
     assert {"model.skops", "README.md", "predictions.csv"} <= files.keys()
     assert files["model.skops"] == (runs / "baselines" / "lda" / "model.skops").read_bytes()
@@ -480,6 +481,16 @@ def test_of_the_checkpoints_here_and_on_the_hub_those_further_on_are_used(hub, c
     assert "are as far on as those on the Hub" in output and "Epoch 2/" not in output
     assert "Checkpoints are not kept on the Hub: the Hub refuses me/name" in output
     assert "model.keras" in hub.files("me/name")
+
+
+def test_a_slow_hub_keeps_fewer_checkpoints(hub, cache, tmp_path):
+    hub.delay("POST", "/branch/checkpoint", seconds=5, times=99)
+    options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--hub_strategy=checkpoint"]
+    call(hub, tmp_path, *GO_ON["baselines"], *options, "--push_to_hub", "--hub_model_id=me/name")
+    kept = [
+        path for method, path, _ in hub.requests if method == "POST" and path.endswith("/branch/checkpoint")
+    ]
+    assert len(kept) == 1  # of four folds, each a matter of a second or two
 
 
 def test_without_checkpoints_on_the_hub_it_starts_at_the_beginning(hub, cache, tmp_path):
