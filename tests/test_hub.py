@@ -27,10 +27,11 @@ from hub_server import HubServer, environment
 
 TOKEN, READ_TOKEN, OTHERS_TOKEN = "hf_write", "hf_read", "hf_somebody"
 
+TWO = ["--demo", "--emotions", "sad", "angry"]
 SCRIPTS = {
-    "wav2vec2": ["train_wav2vec2.py", "--demo", "--num_train_epochs=2"],
-    "cnn": ["train_cnn.py", "--demo", "--epochs=2"],
-    "baselines": ["train_baselines.py", "--demo", "--models=lda", "--features=mfcc"],
+    "wav2vec2": ["train_wav2vec2.py", *TWO, "--num_train_epochs=1"],
+    "cnn": ["train_cnn.py", *TWO, "--epochs=2"],
+    "baselines": ["train_baselines.py", *TWO, "--models=lda", "--features=mfcc"],
 }
 WEIGHTS = {
     "wav2vec2": {"config.json", "model.safetensors", "preprocessor_config.json"},
@@ -151,7 +152,7 @@ def test_a_script_publishes_in_one_commit_what_anybody_can_use_as_the_card_shows
         assert json.loads(files["config.json"])["sklearn"]["model"]["file"] == "model.skops"
 
     # Somebody else, somewhere else, with the card and a clip.
-    row = pd.read_csv(run / "predictions.csv").iloc[17]
+    row = pd.read_csv(run / "predictions.csv").iloc[7]
     clip = PROJECT / "data" / "demo" / f"Actor_{row['clip'][-2:]}" / f"{row['clip']}.wav"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -165,7 +166,7 @@ def test_a_script_publishes_in_one_commit_what_anybody_can_use_as_the_card_shows
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answers = dict(line.split() for line in done.stdout.splitlines())
-    assert len(answers) == 8
+    assert answers.keys() == {"sad", "angry"}
     for emotion, probability in answers.items():
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
 
@@ -357,8 +358,8 @@ def break_model(run: Path, how: str) -> None:
     if how == "a weight is missing":
         del weights["classifier.weight"]
     elif how == "labels are not names":
-        config["id2label"] = {str(label): f"LABEL_{label}" for label in range(8)}
-        config["label2id"] = {f"LABEL_{label}": label for label in range(8)}
+        config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
+        config["label2id"] = {"LABEL_0": 0, "LABEL_1": 1}
     elif how == "labels are mixed up":
         config["id2label"]["0"], config["id2label"]["1"] = config["id2label"]["1"], config["id2label"]["0"]
     elif how == "other weights":
@@ -406,9 +407,9 @@ def test_a_folder_without_a_finished_run_is_refused_before_the_hub_is_asked(hub,
 # A session that ends takes nothing with it
 
 GO_ON = {
-    "wav2vec2": ["train_wav2vec2.py", "--demo", "--no_probe", "--num_train_epochs=4"],
-    "cnn": ["train_cnn.py", "--demo", "--epochs=4"],
-    "baselines": ["train_baselines.py", "--demo", "--models=knn", "--features=mfcc", "--protocol=folds"],
+    "wav2vec2": ["train_wav2vec2.py", *TWO, "--no_probe", "--num_train_epochs=6"],
+    "cnn": ["train_cnn.py", *TWO, "--epochs=6"],
+    "baselines": ["train_baselines.py", *TWO, "--models=rf", "--features=mfcc", "--protocol=folds"],
 }
 
 
@@ -428,7 +429,7 @@ def test_killed_it_goes_on_from_the_hub_on_a_new_machine(name, hub, cache, tmp_p
         hub, tmp_path / "home", *GO_ON[name], *options, f"--output_dir={tmp_path / 'old' / 'run'}"
     )
     deadline = time.monotonic() + 300
-    while kept(hub, "me/name") < 2:
+    while kept(hub, "me/name") < (1 if name == "baselines" else 2):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()[-3000:]
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
@@ -443,13 +444,13 @@ def test_killed_it_goes_on_from_the_hub_on_a_new_machine(name, hub, cache, tmp_p
     new = [f"--output_dir={tmp_path / 'new' / 'run'}", "--resume_from_checkpoint=hub"]
     output = call(hub, tmp_path / "another home", *GO_ON[name], *options, *new)
     assert "Going on from the checkpoints in" in output
-    assert {"baselines": "knn, fold 1: was trained"}.get(name, "Going on from") in output
+    assert {"baselines": "rf, fold 1: was trained"}.get(name, "Going on from") in output
     assert "Epoch 1/" not in output
     whole = tmp_path / "whole"
     call(hub, tmp_path / "home", *GO_ON[name], f"--cache_dir={cache}", f"--output_dir={whole}")
     resumed = tmp_path / "new" / "run"
     if name == "baselines":
-        whole, resumed = whole / "knn", resumed / "knn"
+        whole, resumed = whole / "rf", resumed / "rf"
     assert (resumed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
     assert hub.files("me/name")["predictions.csv"].decode() == (whole / "predictions.csv").read_text()
     assert "checkpoint" not in hub.repos["model", "me/name"].branches
@@ -486,7 +487,8 @@ def test_of_the_checkpoints_here_and_on_the_hub_those_further_on_are_used(hub, c
 def test_a_slow_hub_keeps_fewer_checkpoints(hub, cache, tmp_path):
     hub.delay("POST", "/branch/checkpoint", seconds=5, times=99)
     options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--hub_strategy=checkpoint"]
-    call(hub, tmp_path, *GO_ON["baselines"], *options, "--push_to_hub", "--hub_model_id=me/name")
+    command = [*SCRIPTS["baselines"], "--protocol=folds", *options]
+    call(hub, tmp_path, *command, "--push_to_hub", "--hub_model_id=me/name")
     kept = [
         path for method, path, _ in hub.requests if method == "POST" and path.endswith("/branch/checkpoint")
     ]
