@@ -262,6 +262,7 @@ def main() -> None:
         args.resume_from_checkpoint = "true"
     if not names:
         logger.info("Nothing to train")
+        return
     if args.demo:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
