@@ -335,6 +335,10 @@ def main() -> None:
     identity = {name: value for name, value in vars(args).items() if name not in places and "hub" not in name}
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
+    keep = []
+    if args.hub_strategy == "checkpoint":
+        keeper = CheckpointKeeper(repository, run_folder)
+        keep = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: keeper())]
 
     heard = []
     for name, split in models.items():
@@ -385,10 +389,6 @@ def main() -> None:
             "val_uar", mode="max", factor=0.5, patience=max(1, args.patience // 3)
         )
         go_on = GoOn(model_folder, segments, average, early_stopping, plateau)
-        keep = []
-        if repository and args.hub_strategy == "checkpoint":
-            keeper = CheckpointKeeper(repository, run_folder)
-            keep = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs, keeper=keeper: keeper())]
         num_done = go_on.restore(trainee)
         try:
             if num_done < args.epochs and not trainee.stop_training:

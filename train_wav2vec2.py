@@ -592,6 +592,10 @@ def main() -> None:
             fold_into(model, probes[name])
         return model
 
+    keep = []
+    if repository and args.hub_strategy == "checkpoint":
+        keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
+
     heard, facts = [], {}
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
@@ -630,9 +634,6 @@ def main() -> None:
             checkpoint = chosen
             if args.resume_from_checkpoint and not chosen:
                 checkpoint = runs.last_checkpoint(model_folder)
-            keep = []
-            if repository and args.hub_strategy == "checkpoint":
-                keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
             trainer, adapted = fine_tune(
                 model, train, validation, checkpoint, data_args, model_args, args, keep
             )

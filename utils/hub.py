@@ -5,6 +5,7 @@ or the checkpoints of one that goes on, so that it can go on elsewhere.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -21,8 +22,16 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from utils.card import render_card
 from utils.repository import Repository
-from utils.runs import UNPUBLISHED, is_finished
-from utils.runtime import PROJECT_ROOT, InputError, logger, refuse_arguments, run_script, write_bytes
+from utils.runs import UNPUBLISHED, is_finished, is_partial
+from utils.runtime import (
+    PROJECT_ROOT,
+    InputError,
+    logger,
+    refuse_arguments,
+    run_script,
+    without_secrets_and_paths,
+    write_bytes,
+)
 
 CHECKPOINT_BRANCH = "checkpoint"
 """Where an unfinished run is kept; what is published stands on `main`."""
@@ -73,11 +82,10 @@ def publish(repository: Repository, folder: Path) -> None:
         ) from None
     logger.info("Published: %s", repository.url)
     try:
-        repository.ask(
-            lambda: repository.api.delete_branch(repository.id, branch=CHECKPOINT_BRANCH), expected=(404,)
-        )
-    except HfHubHTTPError:
-        pass  # there was none
+        with contextlib.suppress(HfHubHTTPError):  # there is none
+            repository.ask(
+                lambda: repository.api.delete_branch(repository.id, branch=CHECKPOINT_BRANCH), expected=(404,)
+            )
     except InputError as error:
         logger.warning("Its branch %s is not deleted: %s", CHECKPOINT_BRANCH, error)
 
@@ -91,7 +99,7 @@ def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         private = {UNPUBLISHED, "checkpoints", "__pycache__"}.intersection(name.parts)
-        if path.is_file() and not private and path.suffix != ".partial":
+        if path.is_file() and not private and not is_partial(name):
             files[name.as_posix()] = path
     if "model.keras" in files:
         with zipfile.ZipFile(files["model.keras"]) as archive:
@@ -189,9 +197,8 @@ class CheckpointKeeper:
             name = path.relative_to(self.folder)
             # The frozen layers' outputs can be computed again, and nothing reads the pickled arguments.
             needed = "frozen" not in name.parts and name.name != "training_args.bin"
-            if path.is_file() and needed and path.suffix != ".partial":
-                state = name.name == "trainer_state.json"
-                files[name.as_posix()] = _with_best_checkpoint_in(Path(), path) if state else path
+            if path.is_file() and needed and not is_partial(name):
+                files[name.as_posix()] = _without_this_machine(path)
         self.repository.commit(
             files,
             lambda name: name.startswith("checkpoints/"),
@@ -237,6 +244,16 @@ def fetch_checkpoints(repository: Repository, folder: Path) -> None:
     else:
         logger.info("The checkpoints in %s are as far on as those on the Hub", here)
     shutil.rmtree(fetched)
+
+
+def _without_this_machine(path: Path) -> Path | bytes:
+    """Return a file of the checkpoints, or what it holds but for the paths of this machine."""
+    if path.name == "trainer_state.json":
+        return _with_best_checkpoint_in(Path(), path)
+    if path.name == "run.json":
+        identity = json.loads(path.read_text(encoding="utf-8"))
+        return json.dumps(without_secrets_and_paths(identity), indent=2).encode()
+    return path
 
 
 def _with_best_checkpoint_in(folder: Path, path: Path) -> bytes:

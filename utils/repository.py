@@ -3,6 +3,7 @@
 What can be amiss is found out here, before any training: token, name, rights, connection.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,11 +63,9 @@ class Repository:
         self._open(who["name"])
 
     def _open(self, user: str) -> None:
-        try:
+        with contextlib.suppress(HfHubHTTPError):  # it is there already, or may not be made there
             self.ask(lambda: self.api.create_repo(self.id, private=self.private), expected=(403, 409))
             return
-        except HfHubHTTPError:
-            pass  # it is there already, or may not be made there
         try:
             self.ask(lambda: self.api.auth_check(self.id, write=True), expected=(403, 404))
         except HfHubHTTPError:

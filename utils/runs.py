@@ -12,11 +12,18 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from utils.runtime import PROJECT_ROOT, InputError, logger, write_bytes, write_json
+from utils.runtime import (
+    PROJECT_ROOT,
+    InputError,
+    logger,
+    without_secrets_and_paths,
+    write_bytes,
+    write_json,
+)
 
 UNPUBLISHED = "unpublished"
 """Folder in a run folder for what is never uploaded: it holds audio."""
@@ -25,17 +32,22 @@ _CODE = ("model_card.md", "requirements.txt", "utils/*.py")
 """What a script of the kit needs beside itself."""
 
 
+def is_partial(name: PurePath) -> bool:
+    """Say whether a file, or a folder around it, was not written to its end."""
+    return any(part.endswith(".partial") for part in name.parts)
+
+
 def is_finished(folder: Path) -> bool:
     """Say whether a folder holds a whole run: its card is written last."""
     return (folder / "README.md").exists() and (folder / "metrics.json").exists()
 
 
 def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
-    """Refuse a folder that holds something which was not meant to be replaced; change nothing.
+    """Refuse a folder that holds something which was not meant to be replaced.
 
     Returns:
-        False if `resume` and the run is already complete: then there is nothing to do, but to remove what is
-        left of its checkpoints if it was killed at that.
+        False if `resume` and the run is already complete: then there is nothing to do. What is left of its
+        checkpoints, if it was killed as it removed them, is removed.
 
     Raises:
         InputError: the folder holds a run, finished or begun, and neither flag says what to do.
@@ -59,8 +71,9 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
             "or start anew with --overwrite"
         )
     # A run that was killed as it began has not written anything whole yet.
-    ours = {checkpoints, *folder.rglob("*.partial"), *folder.rglob("*.partial/**/*")}
-    foreign = (path for path in folder.rglob("*") if path not in ours)
+    foreign = (
+        path for path in folder.rglob("*") if path != checkpoints and not is_partial(path.relative_to(folder))
+    )
     if folder.exists() and not (finished or begun) and any(foreign):
         raise InputError(f"--output_dir {folder}: is not empty and holds no run; name a new folder")
     return True
@@ -91,7 +104,8 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
     note = (chosen.parent.parent if chosen else checkpoints) / "run.json"
     begun = json.loads(note.read_text(encoding="utf-8")) if resume and note.exists() else {}
     for key in identity if begun else ():
-        if begun.get(key) != identity[key]:
+        # The copy on the Hub names no path of the machine that it comes from.
+        if begun.get(key) not in (identity[key], without_secrets_and_paths(identity[key])):
             raise InputError(
                 f"--resume_from_checkpoint: the run of {note} was begun with {key} {begun.get(key)}, "
                 f"now it is {identity[key]}; give the same options as then, or start anew with "
