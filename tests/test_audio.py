@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from conftest import PROJECT
 
+from utils import audio
 from utils.audio import MAX_FILE_BYTES, AudioError, decode_files, file_digest, read_waveform
 
 HERTZ = 440
@@ -388,3 +389,35 @@ def test_a_drive_that_fails_for_a_moment_does_not_spoil_the_cache(files, tmp_pat
     assert entries(tmp_path / "cache") == []
     (tmp_path / "away.wav").rename(files[1])
     assert len(decode_files(files, digests, tmp_path / "cache", "clips")["waveform"][1]) == 8000
+
+
+def test_a_file_is_read_anew_only_where_it_may_have_changed(tmp_path, monkeypatch):
+    """Same size, other samples: that must be seen. Same samples under new times: nothing is decoded again."""
+    path, cache = tmp_path / "clip.wav", tmp_path / "cache"
+    read = []
+    monkeypatch.setattr(audio, "file_digest", lambda path: read.append(path) or file_digest(path))
+    soundfile.write(path, np.full(8_000, 0.1), 16_000)
+    first = audio.file_digests([path], cache)
+    assert first == [file_digest(path)] and len(read) == 1
+    assert audio.file_digests([path], cache) == first
+    assert len(read) == 2, "written a moment before it was read: it could have changed since"
+
+    monkeypatch.setattr(audio, "CLOCK_STEP", 0)
+    assert audio.file_digests([path], cache) == first and len(read) == 2
+    status = path.stat()
+    soundfile.write(path, np.full(8_000, 0.2), 16_000)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a program may that copies times, too
+    second = audio.file_digests([path], cache)
+    assert second == [file_digest(path)] != first and len(read) == 3
+
+    os.utime(path)
+    assert audio.file_digests([path], cache) == second and len(read) == 4
+    path.unlink()
+    assert audio.file_digests([path], cache) == [""]
+
+
+def test_a_broken_note_of_digests_is_no_matter(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.full(8_000, 0.1), 16_000)
+    (tmp_path / "digests.json").write_text('{"half')
+    assert audio.file_digests([path], tmp_path) == [file_digest(path)]

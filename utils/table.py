@@ -3,18 +3,14 @@
 Sorted, identical files counted once, unusable files and missing clips named.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from utils.audio import SAMPLING_RATE, decode_files, file_digest
+from utils.audio import SAMPLING_RATE, decode_files, file_digests
 from utils.corpora import CORPORA, parse_clip
 from utils.runtime import InputError, is_main_process, logger
 
@@ -42,17 +38,10 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
     from pyarrow.compute import list_value_length
 
     paths = [path for corpus_files in files.values() for path in corpus_files]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases Python's global lock
-        digests = list(
-            tqdm(
-                threads.map(file_digest, paths),
-                "Reading files",
-                len(paths),
-                disable=None if is_main_process() else True,
-            )
-        )
+    silent = None if is_main_process() else True
+    digests = file_digests(paths, cache_dir, silent)
     table = pd.DataFrame(
-        asdict(parse_clip(path)) | {"path": str(path), "digest": digest}
+        vars(parse_clip(path)) | {"path": str(path), "digest": digest}
         for path, digest in zip(paths, digests, strict=True)
     )
     # Corpora in the order that was asked for; of nested copies the one least deep.
@@ -69,7 +58,7 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
 
     waveforms = concatenate_datasets(
         [
-            decode_files(rows["path"].map(Path).tolist(), rows["digest"].tolist(), cache_dir, name)
+            decode_files(rows["path"].map(Path).tolist(), rows["digest"].tolist(), cache_dir, name, silent)
             for name, rows in table.groupby("corpus", sort=False)
         ]
     )
