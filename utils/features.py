@@ -7,7 +7,6 @@ Silence at both ends is cut off and loudness levelled, one short-time spectrum t
 import functools
 import hashlib
 import io
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -156,12 +155,8 @@ def _contours(samples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return name -> contour (num_frames,), and which frames are voiced, bool (num_frames,)."""
     frames, power, rms = spectra(samples)
     hertz, periodicity, voiced = track_pitch(power, rms)
-    contours = {
-        "energy.level": np.maximum(decibel(rms**2), -FLOOR_DB),
-        "spectral.zero_crossings": (np.diff(np.signbit(frames), axis=1) != 0).mean(axis=1),
-        "pitch.f0": 12 * np.log2(hertz / 100),  # semitones above 100 Hz
-    }
-    contours |= _cepstral_contours(power) | _spectral_contours(power)
+    contours = frame_contours(frames, rms) | {"pitch.f0": 12 * np.log2(hertz / 100)}  # above 100 Hz
+    contours |= cepstral_contours(power) | spectral_contours(power)
     contours |= _voice_contours(power, periodicity)
     return contours, voiced
 
@@ -171,7 +166,15 @@ def _mel_filters() -> np.ndarray:
     return librosa.filters.mel(sr=SAMPLING_RATE, n_fft=NUM_FFT, n_mels=NUM_MELS, fmin=50)
 
 
-def _cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
+def frame_contours(frames: np.ndarray, rms: np.ndarray) -> dict[str, np.ndarray]:
+    """Level (dB) and share of steps between samples that cross zero."""
+    return {
+        "energy.level": np.maximum(decibel(rms**2), -FLOOR_DB),
+        "spectral.zero_crossings": (np.diff(np.signbit(frames), axis=1) != 0).mean(axis=1),
+    }
+
+
+def cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
     """Log-mel bands (dB), MFCCs (their cosine transform), and how much the mel spectrum moves."""
     mel = power @ _mel_filters().T
     log_mel = decibel(mel)
@@ -186,7 +189,7 @@ def _cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
     )
 
 
-def _spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
+def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
     """Shape of the spectrum: moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB)."""
     share = power / (power.sum(axis=1, keepdims=True) + TINY)
     centroid = share @ FREQUENCIES
@@ -239,8 +242,7 @@ def _voice_contours(power: np.ndarray, periodicity: np.ndarray) -> dict[str, np.
 def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     """Return name -> value, so that names and values cannot part."""
     if feature_set == "mfcc":
-        means = librosa.feature.mfcc(y=waveform, sr=SAMPLING_RATE, n_mfcc=40).mean(axis=1)
-        return {f"mfcc.c{k}.mean": mean for k, mean in enumerate(means)}
+        return {f"mfcc.c{k}.mean": mean for k, mean in enumerate(_mfcc_means(waveform))}
     if feature_set == PROSODY:
         return prosody(waveform)
     if feature_set in ("compare", "egemaps"):
@@ -252,8 +254,8 @@ def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     contours, voiced = _contours(speech_part(waveform)[0])
     names = list(contours)
     values = np.stack([contours[name] for name in names]).astype(np.float64)
-    columns = {f"all.{name}": column for name, column in _summary(values).items()}
-    columns |= {f"voiced.{name}": column for name, column in _summary(_frames(values, voiced)).items()}
+    columns = {f"all.{name}": column for name, column in summary(values).items()}
+    columns |= {f"voiced.{name}": column for name, column in summary(_frames(values, voiced)).items()}
     unvoiced = _frames(values, ~voiced)
     columns |= {"unvoiced.mean": unvoiced.mean(axis=1), "unvoiced.std": unvoiced.std(axis=1)}
     row = {f"{name}.{kind}": column[k] for kind, column in columns.items() for k, name in enumerate(names)}
@@ -261,6 +263,25 @@ def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     log_mel = values[[names.index(f"logmel.band{k}") for k in range(NUM_MELS)]]
     row |= _shapes(shaped) | _correlations(shaped[:NUM_CORRELATED]) | _modulation(log_mel)
     return row | _timing(contours["energy.level"], voiced)
+
+
+def _mfcc_means(waveform: np.ndarray) -> np.ndarray:
+    """Return what `librosa.feature.mfcc(y=waveform, sr=16_000, n_mfcc=40).mean(axis=1)` does, (40,).
+
+    The cosine transform is linear: the mean over time comes first, and one transform does.
+    """
+    window = scipy.signal.get_window("hann", 2048).astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, 1024), 2048)[::512]
+    spectrum = scipy.fft.rfft(frames * window, axis=1)
+    mel = (spectrum.real**2 + spectrum.imag**2) @ _mfcc_filters()
+    log_mel = decibel(mel)
+    log_mel = np.maximum(log_mel, log_mel.max() - 80)
+    return scipy.fft.dct(log_mel.mean(axis=0, dtype=np.float64), norm="ortho")[:40]
+
+
+@functools.cache
+def _mfcc_filters() -> np.ndarray:
+    return librosa.filters.mel(sr=SAMPLING_RATE, n_fft=2048).T.copy()
 
 
 @functools.cache
@@ -330,17 +351,27 @@ def _delta(values: np.ndarray, width: int) -> np.ndarray:
     return rise / sum(k * k for k in range(-width, width + 1))
 
 
-def _summary(values: np.ndarray) -> dict[str, np.ndarray]:
+def _percentiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
+    """`np.percentile` over the frames, (len(percents), num_contours), by one sort for all."""
+    ordered = np.sort(values, axis=1)
+    position = np.asarray(percents) / 100 * (values.shape[1] - 1)
+    below = position.astype(int)
+    above = np.minimum(below + 1, values.shape[1] - 1)
+    return (ordered[:, below] + (position - below) * (ordered[:, above] - ordered[:, below])).T
+
+
+def summary(values: np.ndarray) -> dict[str, np.ndarray]:
     """Return functional -> (num_contours,) of contours (num_contours, num_frames)."""
-    p5, p25, p50, p75, p95 = np.percentile(values, [5, 25, 50, 75, 95], axis=1)
+    p5, p25, p50, p75, p95 = _percentiles(values, (5, 25, 50, 75, 95))
     mean, std = values.mean(axis=1), values.std(axis=1)
     step = np.diff(values, axis=1)
+    standard = (values - mean[:, None]) / (std[:, None] + 1e-3)
     time = np.linspace(-1, 1, values.shape[1])
     levels = {"mean": mean, "std": std, "p5": p5, "p25": p25, "p50": p50, "p75": p75, "p95": p95}
     return levels | {
         "iqr": p75 - p25,
         "range": p95 - p5,
-        "skew": (((values - mean[:, None]) / (std[:, None] + 1e-3)) ** 3).mean(axis=1),
+        "skew": (standard * standard * standard).mean(axis=1),
         "slope": values @ time / (time**2).sum(),
         "step_mean_abs": np.abs(step).mean(axis=1),
         "step_std": step.std(axis=1),
@@ -374,11 +405,11 @@ def _modulation(log_mel: np.ndarray) -> dict[str, float]:
     num_fft = max(1024, num_frames)
     amplitude = np.abs(scipy.fft.rfft(groups, num_fft, axis=1)) / num_frames
     edges = np.searchsorted(np.fft.rfftfreq(num_fft, HOP / SAMPLING_RATE), _MODULATION_EDGES)
-    return {
-        f"modulation.group{k}.from{_MODULATION_EDGES[j]}hz": np.log(amplitude[k, start:stop].mean() + 1e-3)
-        for j, (start, stop) in enumerate(itertools.pairwise(edges))
-        for k in range(8)
-    }
+    row = {}
+    for low, start, stop in zip(_MODULATION_EDGES, edges, edges[1:], strict=False):
+        depth = np.log(amplitude[:, start:stop].mean(axis=1) + 1e-3)
+        row |= {f"modulation.group{k}.from{low}hz": depth[k] for k in range(8)}
+    return row
 
 
 def _timing(level: np.ndarray, voiced: np.ndarray) -> dict[str, float]:
