@@ -14,6 +14,9 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
 OWN_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
 """What clips of one's own may be, beside; the published corpora have none of these."""
 
+OWN_LICENSE = "unknown"
+"""Of clips of one's own: their owner knows."""
+
 
 @dataclass(frozen=True)
 class Archive:

@@ -1,5 +1,5 @@
 """A finished run and folders of somebody's own labelled clips come in; how it does on them goes out: into the
-run's metrics.json, its card, and `out_of_domain/<corpus>/` beside them.
+run's metrics.json, its card and `out_of_domain/`. What it says of each clip stays in `unpublished/`.
 
     python -m utils.out_of_domain runs/wav2vec2 --evaluate_on ~/my_clips
 """
@@ -19,7 +19,7 @@ from utils.card import write_card
 from utils.own_clips import find_own_clips
 from utils.reload import load_model
 from utils.report import prediction_table, score_predictions
-from utils.runs import is_finished
+from utils.runs import UNPUBLISHED, is_finished
 from utils.runtime import (
     InputError,
     cache_folder,
@@ -41,7 +41,7 @@ def evaluate_on(folder: Path, places: Sequence[Path], cache_dir: Path, allow_par
 
     Args:
         folder: the run's.
-        places: the folders of clips, see `own_clips`.
+        places: the folders of clips, see `own_clips`; none, and nothing is done.
         cache_dir: where decoded audio is kept.
         allow_partial: leave out clips that cannot be used, and say so.
 
@@ -49,6 +49,8 @@ def evaluate_on(folder: Path, places: Sequence[Path], cache_dir: Path, allow_par
         InputError: the folders or their clips are not sound, or none has an emotion that the model knows.
             The run stays as it was.
     """
+    if not places:
+        return
     run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     files, clips = find_own_clips("--evaluate_on", places)
     table, waveforms = read_table(files, cache_dir, clips)
@@ -73,14 +75,15 @@ def evaluate_on(folder: Path, places: Sequence[Path], cache_dir: Path, allow_par
             },
         )
     for name, (predictions, found) in scored.items():
-        target = folder / "out_of_domain" / name
-        target.mkdir(parents=True, exist_ok=True)
-        write_text(target / "predictions.csv", predictions.to_csv(index=False))
+        for place in ("out_of_domain", UNPUBLISHED):
+            (folder / place).mkdir(exist_ok=True)
+        # Names of files and voices are their owner's.
+        write_text(folder / UNPUBLISHED / f"{name}.csv", predictions.to_csv(index=False))
         scores = found["scores"]
         title = f"{name}, UAR {100 * scores['uar']:.1f} %"
         plots.save(
             plots.plot_confusion_matrix(scores["confusion_matrix"], run["emotions"], title),
-            target / "confusion_matrix.png",
+            folder / "out_of_domain" / f"{name}.png",
         )
         run.setdefault("out_of_domain", {})[name] = found
         logger.info(

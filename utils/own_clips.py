@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.corpora import CORPORA, OWN_SUFFIXES, Clip, Corpus
+from utils.corpora import CORPORA, OWN_LICENSE, OWN_SUFFIXES, Clip, Corpus
 from utils.labels import EMOTIONS, find_emotion
 from utils.runtime import InputError, first_line, logger
 
@@ -68,6 +68,23 @@ def find_own_clips(option: str, folders: Sequence[Path]) -> tuple[dict[str, list
     return files, clips
 
 
+def find_training_clips(
+    train_on: Sequence[str], evaluate_on: Sequence[str]
+) -> tuple[dict[str, list[Path]], dict[Path, Clip]]:
+    """Return the `find_own_clips` of --train_on.
+
+    Raises:
+        InputError: theirs, and those of --evaluate_on, so that a mistake is known before the training; or a
+            file is in both.
+    """
+    evaluated = {path.resolve() for path in find_own_clips("--evaluate_on", evaluate_on)[1]}
+    files, clips = find_own_clips("--train_on", train_on)
+    for path in clips:
+        if path.resolve() in evaluated:
+            raise InputError(f"--evaluate_on: {path} is among the clips of --train_on; name other clips")
+    return files, clips
+
+
 def _from_csv(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
     """Return file -> clip by the folder's one CSV file; nothing where there is none."""
     tables = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
@@ -79,13 +96,13 @@ def _from_csv(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
     try:
         with tables[0].open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            names, rows = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{option}: {tables[0]} cannot be read ({first_line(error)})") from None
-    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    columns = {(name or "").strip().lower(): name for name in names}
     known = {
-        key: next((columns[name] for name in names if name in columns), None)
-        for key, names in COLUMNS.items()
+        key: next((columns[name] for name in allowed if name in columns), None)
+        for key, allowed in COLUMNS.items()
     }
     for key in ("file", "emotion"):
         if known[key] is None:
@@ -167,7 +184,7 @@ def _as_corpus(name: str, folder: Path, clips: list[Clip]) -> Corpus:
         num_clips=len({clip.clip for clip in clips}),
         num_speakers=max(1, len(speakers)),
         sampling_rate=0,
-        license="unknown",
+        license=OWN_LICENSE,
         license_url="",
         citation="Clips of whoever trained or evaluated this model; their owner knows their terms.",
         homepage="",
