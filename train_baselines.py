@@ -56,6 +56,8 @@ from utils.features import (
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
 from utils.metrics import measure_latency
+from utils.out_of_domain import evaluate_on
+from utils.own_clips import find_training_clips
 from utils.repository import Repository
 from utils.runtime import (
     PROJECT_ROOT,
@@ -96,6 +98,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     # Data
     parser.add_argument("--corpora", nargs="+", default=["ravdess", "tess"], choices=REAL_CORPORA)
     parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with the clips")
+    parser.add_argument(
+        "--train_on",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of own labelled clips, to train on too",
+    )
     parser.add_argument("--emotions", nargs="+", help="labels; by default those that all corpora have")
     parser.add_argument("--protocol", default="holdout", choices=PROTOCOLS)
     parser.add_argument("--allow_partial", action="store_true", help="run although clips are missing")
@@ -114,6 +123,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     # Report
     parser.add_argument("--output_dir", help="a run folder per model is made below it")
     parser.add_argument("--overwrite", action="store_true", help="replace the runs that are there")
+    parser.add_argument(
+        "--evaluate_on",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of own labelled clips, to score too",
+    )
     # Publication
     parser.add_argument("--push_to_hub", action="store_true", help="publish the runs (HF_TOKEN)")
     parser.add_argument(
@@ -243,6 +259,7 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Labelled table
 
+    cache_dir = Path(args.cache_dir or cache_folder())
     overwrite = args.overwrite or (args.demo and args.output_dir == "runs/demo_baselines")
     names, repositories = [], {}
     for name in dict.fromkeys(args.models):
@@ -250,10 +267,13 @@ def main() -> None:
             repo_id = args.hub_model_id or output_dir.resolve().name
             repo_id += f"-{name}" if len(args.models) > 1 else ""
             repositories[name] = Repository(repo_id, args.hub_private_repo)
-        if runs.check_run_folder(output_dir / name, overwrite, resume=bool(args.resume_from_checkpoint)):
+        if runs.check_run_folder(
+            output_dir / name, overwrite, bool(args.resume_from_checkpoint), bool(args.evaluate_on)
+        ):
             names.append(name)
         else:
             logger.info("%s: the run is complete, see %s", name, output_dir / name / "README.md")
+            evaluate_on(output_dir / name, args.evaluate_on, cache_dir, args.allow_partial)
             if repositories:
                 publish(repositories[name], output_dir / name)
     if args.resume_from_checkpoint == "hub":
@@ -267,8 +287,9 @@ def main() -> None:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
         files = find_corpora(args.corpora, [Path(folder) for folder in args.data_dir])
-    cache_dir = Path(args.cache_dir or cache_folder())
-    table, waveforms = read_table(files, cache_dir)
+    own_files, own_clips = find_training_clips(args.train_on, args.evaluate_on)
+    files |= own_files
+    table, waveforms = read_table(files, cache_dir, own_clips)
     digests = table["digest"].tolist()
     table, findings = check_table(table, args.allow_partial)
     emotions = choose_emotions({name: CORPORA[name].emotions for name in files}, args.emotions)
@@ -298,7 +319,8 @@ def main() -> None:
     if args.speaker_normalization:
         checked_features = normalize_speakers(checked_features, ["one"] * len(checked))
 
-    places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
+    places = ("corpora", "data_dir", "train_on", "evaluate_on", "cache_dir", "output_dir", "overwrite")
+    places += ("resume_from_checkpoint",)
     identity = {
         key: value for key, value in vars(args).items() if key not in (*places, "models") and "hub" not in key
     }
@@ -418,6 +440,7 @@ def main() -> None:
             metrics["test"]["clips"],
             run_folder / "README.md",
         )
+        evaluate_on(run_folder, args.evaluate_on, cache_dir, args.allow_partial)
         if repositories:
             try:
                 publish(repositories[name], run_folder)

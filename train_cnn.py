@@ -45,6 +45,8 @@ from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, pu
 from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
 from utils.labels import choose_emotions
 from utils.metrics import measure_latency
+from utils.out_of_domain import evaluate_on
+from utils.own_clips import find_training_clips
 from utils.repository import Repository
 from utils.runtime import (
     PROJECT_ROOT,
@@ -82,6 +84,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     # Data
     parser.add_argument("--corpora", nargs="+", default=["ravdess", "tess"], choices=REAL_CORPORA)
     parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with the clips")
+    parser.add_argument(
+        "--train_on",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of own labelled clips, to train on too",
+    )
     parser.add_argument("--emotions", nargs="+", help="labels; by default those that all corpora have")
     parser.add_argument("--protocol", default="holdout", choices=PROTOCOLS)
     parser.add_argument("--allow_partial", action="store_true", help="run although clips are missing")
@@ -105,6 +114,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     # Report
     parser.add_argument("--output_dir", default="runs/cnn", help="the run folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    parser.add_argument(
+        "--evaluate_on",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of own labelled clips, to score too",
+    )
     # Publication
     parser.add_argument("--push_to_hub", action="store_true", help="publish the run (HF_TOKEN)")
     parser.add_argument("--hub_model_id", help="user/name; by default the run folder's name, under your own")
@@ -303,12 +319,16 @@ def main() -> None:
     # Labelled table
 
     overwrite = args.overwrite or (args.demo and args.output_dir == DEMO["output_dir"])
-    unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+    cache_dir = Path(args.cache_dir or cache_folder())
+    unfinished = runs.check_run_folder(
+        run_folder, overwrite, bool(args.resume_from_checkpoint), bool(args.evaluate_on)
+    )
     repository = None
     if args.push_to_hub:  # what is amiss there is known before the training
         repository = Repository(args.hub_model_id or run_folder.resolve().name, args.hub_private_repo)
     if not unfinished:
         logger.info("Nothing to train: the run is complete, see %s", run_folder / "README.md")
+        evaluate_on(run_folder, args.evaluate_on, cache_dir, args.allow_partial)
         if repository:
             publish(repository, run_folder)
         return
@@ -319,7 +339,9 @@ def main() -> None:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
         files = find_corpora(args.corpora, [Path(folder) for folder in args.data_dir])
-    table, waveforms = read_table(files, Path(args.cache_dir or cache_folder()))
+    own_files, own_clips = find_training_clips(args.train_on, args.evaluate_on)
+    files |= own_files
+    table, waveforms = read_table(files, cache_dir, own_clips)
     table, findings = check_table(table, args.allow_partial)
     emotions = choose_emotions({name: CORPORA[name].emotions for name in files}, args.emotions)
     table = select_emotions(table, emotions)
@@ -331,7 +353,8 @@ def main() -> None:
     folds, models, final = split_models(table, args.protocol, emotions, args.seed)
     logger.info("Split %s: %s", args.protocol, PROTOCOL_WORDS[args.protocol])
 
-    places = ("corpora", "data_dir", "cache_dir", "output_dir", "overwrite", "resume_from_checkpoint")
+    places = ("corpora", "data_dir", "train_on", "evaluate_on", "cache_dir", "output_dir", "overwrite")
+    places += ("resume_from_checkpoint",)
     identity = {name: value for name, value in vars(args).items() if name not in places and "hub" not in name}
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
@@ -498,6 +521,7 @@ def main() -> None:
         metrics["test"]["clips"],
         run_folder / "README.md",
     )
+    evaluate_on(run_folder, args.evaluate_on, cache_dir, args.allow_partial)
     if repository:
         publish(repository, run_folder)
 

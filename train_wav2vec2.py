@@ -62,6 +62,8 @@ from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
+from utils.out_of_domain import evaluate_on
+from utils.own_clips import find_training_clips
 from utils.probe import Probe, fit_probes, fold_into, scale_logits
 from utils.repository import Repository
 from utils.runtime import (
@@ -128,6 +130,12 @@ class DataArguments:
         metadata={"help": "holdout: test speakers unheard. folds, loso, cross-corpus: a model per fold. "
                   "random: clips at random, to show the leak.", "choices": PROTOCOLS},
     )  # fmt: skip
+    train_on: list[str] = field(
+        default_factory=list, metadata={"help": "Folders of own labelled clips, to train on too."}
+    )
+    evaluate_on: list[str] = field(
+        default_factory=list, metadata={"help": "Folders of own labelled clips, to score the model on too."}
+    )
     allow_partial: bool = field(
         default=False, metadata={"help": "Run although clips are missing or unusable; the card says so."}
     )
@@ -504,11 +512,14 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Labelled table
 
+    cache_dir = Path(data_args.cache_dir or cache_folder())
     # Of several processes the first does the work, and the others read what it cached.
     with args.main_process_first(desc="reading the corpora"):
         # The demo's own folder may always be replaced.
         overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
-        unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+        unfinished = runs.check_run_folder(
+            run_folder, overwrite, bool(args.resume_from_checkpoint), bool(data_args.evaluate_on)
+        )
         repository = None
         if push_to_hub and args.should_save:  # what is amiss there is known before the training
             repository = Repository(
@@ -516,6 +527,8 @@ def main() -> None:
             )
         if not unfinished:
             logger.info("Nothing to train: the run is complete, see %s", run_folder / "README.md")
+            if args.should_save:
+                evaluate_on(run_folder, data_args.evaluate_on, cache_dir, data_args.allow_partial)
             if repository:
                 publish(repository, run_folder)
             return
@@ -527,7 +540,9 @@ def main() -> None:
             files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
         else:
             files = find_corpora(data_args.corpora, [Path(folder) for folder in data_args.data_dir])
-        table, waveforms = read_table(files, Path(data_args.cache_dir or cache_folder()))
+        own_files, own_clips = find_training_clips(data_args.train_on, data_args.evaluate_on)
+        files |= own_files
+        table, waveforms = read_table(files, cache_dir, own_clips)
         table, findings = check_table(table, data_args.allow_partial)
     emotions = choose_emotions({name: CORPORA[name].emotions for name in files}, data_args.emotions or None)
 
@@ -566,7 +581,7 @@ def main() -> None:
             extractor,
             waveforms.select(table.index),
             table["digest"].tolist(),
-            Path(data_args.cache_dir or cache_folder()),
+            cache_dir,
             autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
         )
         labels = table["emotion"].map(emotions.index).to_numpy()
@@ -771,6 +786,7 @@ def main() -> None:
         metrics["test"]["clips"],
         run_folder / "README.md",
     )
+    evaluate_on(run_folder, data_args.evaluate_on, cache_dir, data_args.allow_partial)
     if repository:
         publish(repository, run_folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from utils.corpora import CORPORA
+from utils.corpora import CORPORA, OWN_LICENSE
 from utils.runtime import PROJECT_ROOT, write_text
 
 TEMPLATE = PROJECT_ROOT / "model_card.md"
@@ -56,10 +56,10 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
 
 def card_data(run: dict, name: str) -> ModelCardData:
     """Return the card's front matter: what the Hub shows and searches."""
-    corpora = [CORPORA[corpus["name"]] for corpus in run["corpora"]]
-    title = " + ".join(corpus.title for corpus in corpora)
+    names = [corpus["name"] for corpus in run["corpora"]]
+    title = " + ".join(corpus["title"] for corpus in run["corpora"])
     dataset = {
-        "dataset_type": "-".join(corpus.name for corpus in corpora),
+        "dataset_type": "-".join(names),
         "dataset_name": f"{title}, {run['protocol']} split",
         "dataset_split": "test",
     }
@@ -85,7 +85,7 @@ def card_data(run: dict, name: str) -> ModelCardData:
             *(["synthetic-demo"] if run["demo"] else []),
         ],
         base_model=run["model"]["base_model"],
-        datasets=[corpus.hub_id or corpus.name for corpus in corpora],
+        datasets=[CORPORA[name].hub_id or name for name in names if name in CORPORA],
         metrics=[metric_type for _, metric_type, _ in _SCORES],
         model_name=name,
         eval_results=results,
@@ -95,13 +95,16 @@ def card_data(run: dict, name: str) -> ModelCardData:
 
 def _license(run: dict) -> tuple[dict, str]:
     """Return the licence fields of the front matter, and the words that explain them."""
-    used = {CORPORA[corpus["name"]].license: CORPORA[corpus["name"]].license_url for corpus in run["corpora"]}
+    used = {corpus["license"]: corpus["license_url"] for corpus in run["corpora"]}
     if run["demo"]:
         return {"license": "apache-2.0"}, "The voices are synthetic; the weights are under Apache-2.0."
     words = (
         "The corpora are for non-commercial use only, and what was learnt from them is no freer: these "
         "weights are for non-commercial research and teaching, under the terms of every licence above"
     )
+    if OWN_LICENSE in used:
+        others = f"{words}, and under" if len(used) > 1 else "The weights are under"
+        return {"license": "other"}, f"{others} the terms of the clips that their owner brought along."
     if len(used) == 1:
         return {"license": next(iter(used))}, f"{words} ({next(iter(used)).upper()})."
     fields = {

@@ -11,6 +11,11 @@ from pathlib import PurePath
 from utils.labels import EMOTIONS, RAVDESS_EMOTIONS, TESS_EMOTIONS
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
+OWN_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
+"""What clips of one's own may be, beside; the published corpora have none of these."""
+
+OWN_LICENSE = "unknown"
+"""Of clips of one's own: their owner knows."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,28 @@ TESS_EMOTIONS = {
     "ps": "surprised",  # "pleasant surprise"
 }
 
+SYNONYMS = {
+    "anger": "angry",
+    "calmness": "calm",
+    "disgusted": "disgust",
+    "fear": "fearful",
+    "happiness": "happy",
+    "joy": "happy",
+    "sadness": "sad",
+    "surprise": "surprised",
+    "pleasant_surprise": "surprised",
+    "pleasant_surprised": "surprised",
+    "ps": "surprised",
+}
+"""What else people call these emotions in their own labels."""
+
+
+def find_emotion(label: str) -> str | None:
+    """Return the emotion that a label of somebody's own means, in any case, or None if it means none."""
+    name = label.strip().lower().replace(" ", "_")
+    name = SYNONYMS.get(name, name)
+    return name if name in EMOTIONS else None
+
 
 def choose_emotions(
     available: dict[str, Iterable[str]], requested: Sequence[str] | None = None

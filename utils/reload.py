@@ -7,6 +7,7 @@ It loads the model by the library's public API alone, in the process that it is 
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,14 @@ TOLERANCE = 1e-3
 """How far a probability may be from the run's: the run's own device may have rounded otherwise."""
 
 
-def answers(folder: Path, run: dict, waveforms: list[np.ndarray]) -> np.ndarray:
-    """Return probabilities (num_clips, num_emotions) in the order of the run's emotions.
+def load_model(folder: Path, run: dict) -> Callable[[list[np.ndarray]], np.ndarray]:
+    """Return what maps a list of waveforms to probabilities (num_clips, num_emotions) of the run's emotions.
+
+    A model of speaker-normalised features takes the waveforms of a call to be of one voice.
+
+    Args:
+        folder: the run's.
+        run: its metrics.json.
 
     Raises:
         InputError: weights are missing, or the model's labels are not the run's emotions.
@@ -34,27 +41,32 @@ def answers(folder: Path, run: dict, waveforms: list[np.ndarray]) -> np.ndarray:
             raise InputError(f"its weights do not fit its config: {wrong}")
         _compare_labels([name for _, name in sorted(model.config.id2label.items())], emotions)
         classifier = pipeline("audio-classification", model=str(folder))
-        told = []
-        for waveform in waveforms:
+
+        def by_pipeline(waveform: np.ndarray) -> list[float]:
             scores = {answer["label"]: answer["score"] for answer in classifier(waveform, top_k=None)}
-            told.append([scores[emotion] for emotion in emotions])
-        return np.array(told)
+            return [scores[emotion] for emotion in emotions]
+
+        return lambda waveforms: np.array([by_pipeline(waveform) for waveform in waveforms])
     if library == "keras":
         import keras
 
         model = keras.saving.load_model(folder / "model.keras")
-        return np.concatenate([model.predict_on_batch(waveform[None]) for waveform in waveforms])
+        return lambda waveforms: np.concatenate([model.predict_on_batch(one[None]) for one in waveforms])
     import skops.io
 
     from utils.features import extract, normalize_speakers
 
     model = skops.io.load(folder / "model.skops", trusted=run["model"]["trusted_types"])
     _compare_labels(model.classes_.tolist(), sorted(emotions))
-    features = np.stack([extract(waveform, run["model"]["feature_set"]) for waveform in waveforms])
-    if run["model"]["speaker_normalization"]:
-        features = normalize_speakers(features, ["this speaker"] * len(features))
     order = [model.classes_.tolist().index(emotion) for emotion in emotions]
-    return model.predict_proba(features)[:, order]
+
+    def by_features(waveforms: list[np.ndarray]) -> np.ndarray:
+        features = np.stack([extract(waveform, run["model"]["feature_set"]) for waveform in waveforms])
+        if run["model"]["speaker_normalization"]:
+            features = normalize_speakers(features, ["this speaker"] * len(features))
+        return model.predict_proba(features)[:, order]
+
+    return by_features
 
 
 def _compare_labels(labels: list[str], emotions: list[str]) -> None:
@@ -71,7 +83,7 @@ def check(folder: Path) -> str:
     run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     waveforms, expected = read_checked_clips(folder)
     try:
-        got = answers(folder, run, waveforms)
+        got = load_model(folder, run)(waveforms)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(first_line(error)) from error
     if got.shape != expected.shape:

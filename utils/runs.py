@@ -42,12 +42,17 @@ def is_finished(folder: Path) -> bool:
     return (folder / "README.md").exists() and (folder / "metrics.json").exists()
 
 
-def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
+def check_run_folder(folder: Path, overwrite: bool, resume: bool, evaluate: bool = False) -> bool:
     """Refuse a folder that holds something which was not meant to be replaced.
 
+    Args:
+        folder: the run's.
+        overwrite, resume: whether these options were given.
+        evaluate: whether a finished run is to be evaluated once more, rather than replaced.
+
     Returns:
-        False if `resume` and the run is already complete: then there is nothing to do. What is left of its
-        checkpoints, if it was killed as it removed them, is removed.
+        False if the run is already complete and to be resumed or evaluated: then nothing is to be trained.
+        What is left of its checkpoints, if it was killed as it removed them, is removed.
 
     Raises:
         InputError: the folder holds a run, finished or begun, and neither flag says what to do.
@@ -57,7 +62,7 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     finished = is_finished(folder)
     checkpoints = folder / "checkpoints"
     begun = (checkpoints / "run.json").exists()
-    if finished and resume:
+    if finished and (resume or (evaluate and not overwrite)):
         shutil.rmtree(checkpoints, ignore_errors=True)
         return False
     if finished and not overwrite:

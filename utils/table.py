@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from utils.audio import SAMPLING_RATE, decode_files, file_digests
-from utils.corpora import CORPORA, parse_clip
+from utils.corpora import CORPORA, Clip, parse_clip
 from utils.runtime import InputError, is_main_process, logger
 
 if TYPE_CHECKING:
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 MAX_LISTED = 20
 
 
-def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd.DataFrame, "Dataset"]:
+def read_table(
+    files: Mapping[str, Sequence[Path]], cache_dir: Path, own: Mapping[Path, Clip] | None = None
+) -> tuple[pd.DataFrame, "Dataset"]:
     """Read the clips of one or more corpora.
 
     Args:
         files: corpus name -> its audio files, copies among them.
         cache_dir: where decoded audio is kept.
+        own: what is known of clips whose names say nothing (see `own_clips`).
 
     Returns:
         table: a row per distinct recording, sorted by corpus and clip, with the columns of
@@ -41,7 +44,7 @@ def read_table(files: Mapping[str, Sequence[Path]], cache_dir: Path) -> tuple[pd
     silent = None if is_main_process() else True
     digests = file_digests(paths, cache_dir, silent)
     table = pd.DataFrame(
-        vars(parse_clip(path)) | {"path": str(path), "digest": digest}
+        vars((own or {}).get(path) or parse_clip(path)) | {"path": str(path), "digest": digest}
         for path, digest in zip(paths, digests, strict=True)
     )
     # Corpora in the order that was asked for; of nested copies the one least deep.

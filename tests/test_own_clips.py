@@ -1,0 +1,165 @@
+"""Somebody's own labelled clips train a model or test one, and nobody is heard on both sides.
+
+Run: python -m pytest tests/test_own_clips.py
+"""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+from utils.corpora import CORPORA, parse_clip
+from utils.demo import make_demo_corpus
+from utils.own_clips import find_own_clips, find_training_clips
+from utils.runtime import InputError
+from utils.splits import split_models
+from utils.table import check_table, read_table
+
+COMMAND = ["train_baselines.py", "--demo", "--models=knn", "--features=mfcc"]
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory) -> list[Path]:
+    return sorted(make_demo_corpus(tmp_path_factory.mktemp("demo"), seed=7, num_speakers=6).rglob("*.wav"))
+
+
+@pytest.fixture
+def own(tmp_path, voices) -> Path:
+    """Six voices with a CSV file, as a user writes it."""
+    return write_own(tmp_path / "My clips", voices)
+
+
+def write_own(folder: Path, files: list[Path], columns=("file", "Emotion", "speaker")) -> Path:
+    folder.mkdir()
+    with (folder / "labels.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for path in files:
+            clip = parse_clip(path)
+            target = folder / clip.speaker / f"{path.stem[6:]}.wav"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+            names = {"fearful": "Fear", "surprised": "pleasant surprise"}
+            row = [target.relative_to(folder), names.get(clip.emotion, clip.emotion.upper()), clip.speaker]
+            writer.writerow(row[: len(columns)])
+    return folder
+
+
+def call(*command, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=PROJECT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == expect and "Traceback" not in done.stderr, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def test_the_csv_says_who_speaks_and_how(own, voices):
+    files, clips = find_own_clips("--train_on", [own])
+    assert files.keys() == {"own-my-clips"} and len(clips) == len(voices) == 180
+    corpus = CORPORA["own-my-clips"]
+    assert corpus.num_speakers == 6 and len(corpus.emotions) == 8
+    assert {clip.emotion for path, clip in clips.items() if "-06-" in f"-{path.stem}"} == {"fearful"}
+
+
+def test_speakers_are_kept_apart(own, tmp_path):
+    files, clips = find_own_clips("--train_on", [own])
+    table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
+    emotions = CORPORA["own-my-clips"].emotions
+    for protocol, num_folds in (("holdout", 1), ("folds", 5), ("loso", 6)):
+        folds, _, _ = split_models(table, protocol, emotions)
+        assert len(folds) == num_folds
+        for fold in folds.values():
+            voices = {part: set(rows["speaker"]) for part, rows in fold.groupby("split")}
+            assert voices.keys() == {"train", "validation", "test"}
+            assert not voices["test"] & (voices["train"] | voices["validation"])
+            assert not voices["validation"] & voices["train"]
+
+
+def test_a_folder_per_emotion_is_one_unknown_voice_and_never_tested(tmp_path, voices):
+    for path in voices:
+        target = tmp_path / "clips" / parse_clip(path).emotion / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    (tmp_path / "clips" / "read me.txt").write_text("not a clip")
+    files, clips = find_own_clips("--train_on", [tmp_path / "clips"])
+    table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
+    with pytest.raises(InputError, match="no clip is left for the test split"):
+        split_models(table, "holdout", CORPORA["own-clips"].emotions)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("ANGRY", "bored"), "unknown emotion 'bored'; known: neutral calm"),
+        (lambda text: text.replace("Emotion", "mood"), "has no column 'emotion', only file, mood, speaker"),
+        (lambda text: text.replace("demo-01/", "demo-99/"), "line 2: there is no file 'demo-99/"),
+        (lambda text: text.replace("demo-01/", "../x/"), "line 2: there is no file '../x/"),
+        (lambda text: text + text.splitlines()[1], "is listed twice"),
+        (lambda text: text.replace(",demo-01", ","), "line 2: has no speaker, where others have one"),
+        (lambda text: text.splitlines()[0], "lists no clip"),
+        (lambda text: "", "has no column 'file', only nothing"),
+    ],
+)
+def test_what_is_wrong_with_the_labels_is_one_line(change, words, own):
+    labels = own / "labels.csv"
+    labels.write_text(change(labels.read_text(encoding="utf-8-sig")), encoding="utf-8")
+    with pytest.raises(InputError) as raised:
+        find_own_clips("--train_on", [own])
+    assert words in str(raised.value) and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("--train_on")
+
+
+def test_folders_that_hold_no_labels_are_refused(own, tmp_path, voices):
+    (tmp_path / "empty").mkdir()
+    shutil.copyfile(voices[0], tmp_path / "lonely.wav")
+    (tmp_path / "flat").mkdir()
+    shutil.copyfile(voices[0], tmp_path / "flat" / "1.wav")
+    for folder, words in (
+        ("nowhere", "expected a folder that exists"),
+        ("lonely.wav", "expected a folder that exists"),
+        ("empty", "no clip was found"),
+        ("flat", "1.wav has no label"),
+    ):
+        with pytest.raises(InputError, match=words):
+            find_own_clips("--evaluate_on", [tmp_path / folder])
+    with pytest.raises(InputError, match="is among the clips of --train_on"):
+        find_training_clips([own], [own])
+    (own / "more.csv").write_text("file,emotion\n")
+    with pytest.raises(InputError, match=r"expected one CSV file .* found labels.csv, more.csv"):
+        find_own_clips("--train_on", [own])
+
+
+def test_a_run_trains_on_own_voices_and_is_scored_on_others(tmp_path, voices):
+    mine = write_own(tmp_path / "mine", voices[:120])
+    yours = write_own(tmp_path / "yours", voices[120:150], columns=("file", "emotion"))
+    options = [f"--output_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
+    call(*COMMAND, *options, "--train_on", mine, "--evaluate_on", yours)
+    run = tmp_path / "run" / "knn"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [corpus["name"] for corpus in metrics["corpora"]] == ["demo", "own-mine"]
+    tested = set(metrics["split"]["test"]["speakers"])
+    assert "own-mine-demo-01" in tested and not tested & set(metrics["split"]["train"]["speakers"])
+    scores = metrics["out_of_domain"]["own-yours"]["scores"]
+    assert scores["clips"] == 30 and scores["uar"] > 1.5 / 8
+    card = (run / "README.md").read_text()
+    assert "| own-yours | 30 | 1 |" in card and "own clips 'mine'" in card
+    assert (run / "out_of_domain" / "own-yours.png").stat().st_size > 10_000
+    assert str(tmp_path) not in card
+
+    # The finished run is scored on yet others, and not trained again.
+    weights = (run / "model.skops").read_bytes()
+    (yours / "labels.csv").write_text("")
+    output = call("-m", "utils.out_of_domain", run, "--evaluate_on", yours, expect=2)
+    assert "has no column 'file'" in output and (run / "README.md").read_text() == card
+    theirs = write_own(tmp_path / "theirs", voices[150:165])
+    output = call(*COMMAND, *options, "--evaluate_on", theirs)
+    assert "Nothing to train" in output and (run / "model.skops").read_bytes() == weights
+    assert json.loads((run / "metrics.json").read_text())["out_of_domain"].keys() == {
+        "own-yours",
+        "own-theirs",
+    }
