@@ -365,22 +365,20 @@ def hears_frozen_clips(data: DataArguments, arguments: ModelArguments) -> bool:
     return not data.augment and arguments.parameter_efficient == "none"
 
 
-def fine_tune(
+def build_trainer(
     model,
     train: Clips | FrozenClips,
     validation: Clips | FrozenClips,
-    checkpoint: str | None,
     data: DataArguments,
     arguments: ModelArguments,
     args: RunArguments,
     callbacks: Sequence[TrainerCallback] = (),
 ):
-    """Tune the last layers, or adapters in all of them, and the head.
+    """Choose what learns of a model: the last layers, or adapters in all of them, and the head.
 
     Args:
         model: a stock classifier; it is changed in place.
         train, validation: the clips, or what the frozen layers made of them.
-        checkpoint: to go on from.
         callbacks: beside early stopping.
 
     Returns:
@@ -398,13 +396,6 @@ def fine_tune(
     num_trained = sum(values.numel() for values in model.parameters() if values.requires_grad)
     logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
     on_frozen = isinstance(train, FrozenClips)
-    if checkpoint:
-        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        if stopped and state.global_step < state.max_steps:
-            # By early stopping, which the Trainer forgets as it begins: it would train an epoch more.
-            args = copy.copy(args)
-            args.num_train_epochs, args.max_steps = int(state.epoch), -1
     trainer = EmotionTrainer(
         model=TunedLayers(model, arguments.unfreeze_layers) if on_frozen else model,
         args=args,
@@ -417,12 +408,23 @@ def fine_tune(
         compute_metrics=validation_scores,
         callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience), *callbacks],
     )
+    return trainer, adapted
+
+
+def fine_tune(trainer: EmotionTrainer, checkpoint: str | None) -> None:
+    """Train, or go on from a checkpoint."""
+    if checkpoint:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        if stopped and state.global_step < state.max_steps:
+            # By early stopping, which the Trainer forgets as it begins: it would train an epoch more.
+            trainer.args = copy.copy(trainer.args)
+            trainer.args.num_train_epochs, trainer.args.max_steps = int(state.epoch), -1
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
         logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
         raise
-    return trainer, adapted
 
 
 def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | None) -> str:
@@ -633,9 +635,8 @@ def main() -> None:
             keep = []
             if repository and args.hub_strategy == "checkpoint":
                 keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
-            trainer, adapted = fine_tune(
-                model, train, validation, checkpoint, data_args, model_args, args, keep
-            )
+            trainer, adapted = build_trainer(model, train, validation, data_args, model_args, args, keep)
+            fine_tune(trainer, checkpoint)
             candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
 
         # What validates better is kept, and its probabilities are made to mean what they say.
