@@ -58,7 +58,15 @@ from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
 from utils.embed import embed
-from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
+from utils.encoder import (
+    add_lora,
+    count_frames,
+    freeze_all_but_last,
+    is_head,
+    predict,
+    unpadded_logits,
+)
+from utils.frames import Frames
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
@@ -395,14 +403,20 @@ def build_trainer(
         class_weights = torch.tensor(counts.sum() / (len(counts) * counts))
     num_trained = sum(values.numel() for values in model.parameters() if values.requires_grad)
     logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
-    on_frozen = isinstance(train, FrozenClips)
+    if isinstance(train, FrozenClips):
+        trained = TunedLayers(model, arguments.unfreeze_layers)
+        logits, max_samples = (lambda model, clips: model(clips)), max(train.lengths)
+    else:
+        trained = model
+        logits, max_samples = unpadded_logits, round(data.max_length_seconds * SAMPLING_RATE)
     trainer = EmotionTrainer(
-        model=TunedLayers(model, arguments.unfreeze_layers) if on_frozen else model,
+        model=trained,
         args=args,
+        logits=logits,
         frozen=frozen,
         head_learning_rate=arguments.head_learning_rate,
         class_weights=class_weights,
-        max_samples=round(data.max_length_seconds * SAMPLING_RATE),
+        max_samples=max_samples,
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=validation_scores,
@@ -498,6 +512,7 @@ def main() -> None:
     # Publication is the kit's: the Trainer would push a card of its own, and pickles.
     push_to_hub, args.push_to_hub = args.push_to_hub, False
     run_folder = Path(args.output_dir)
+    cache_dir = Path(data_args.cache_dir or cache_folder())
     device = describe_device(args.device.type)
     logger.info("Run folder %s, %s, world size %d", run_folder, device, args.world_size)
     if data_args.demo:
@@ -529,7 +544,7 @@ def main() -> None:
             files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
         else:
             files = find_corpora(data_args.corpora, [Path(folder) for folder in data_args.data_dir])
-        table, waveforms = read_table(files, Path(data_args.cache_dir or cache_folder()))
+        table, waveforms = read_table(files, cache_dir)
         table, findings = check_table(table, data_args.allow_partial)
     emotions = choose_emotions({name: CORPORA[name].emotions for name in files}, data_args.emotions or None)
 
@@ -560,31 +575,31 @@ def main() -> None:
     model, extractor = build_model(model_args, emotions)
     if args.num_train_epochs > 0:  # a user's mistake is named before the long work
         freeze_all_but_last(model, model_args.unfreeze_layers)
+    begun = time.perf_counter()
+    frames = None
+    if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
+        num_layers = model.config.num_hidden_layers - model_args.unfreeze_layers
+        num_frames = count_frames(model, table["num_samples"])
+        with args.main_process_first(desc="making room for frames"):
+            frames = Frames(
+                run_folder / "checkpoints" / "frozen", num_layers, num_frames, model.config.hidden_size
+            )
     probes = {}
-    if not model_args.no_probe:
-        begun = time.perf_counter()
+    if frames or not model_args.no_probe:
         means = embed(
             model.to(args.device),
             extractor,
             waveforms.select(table.index),
+            table["num_samples"].tolist(),
             table["digest"].tolist(),
-            Path(data_args.cache_dir or cache_folder()),
-            autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+            cache_dir,
+            frames,
         )
+    if not model_args.no_probe:
         labels = table["emotion"].map(emotions.index).to_numpy()
         parts = training_parts(models.values(), data_args.protocol)
         probes = dict(zip(models, fit_probes(means, labels, parts, len(emotions)), strict=True))
-        probe_seconds = time.perf_counter() - begun
-
-    frozen_clips = None
-    if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
-        frozen_clips = FrozenClips(
-            model.to(args.device),
-            extractor,
-            waveforms.select(table.index),
-            model_args.unfreeze_layers,
-            run_folder / "checkpoints" / "frozen",
-        )
+    first_seconds = time.perf_counter() - begun
 
     def begin_model(name: str) -> torch.nn.Module:
         """Return the encoder with the head of a probe, or with a fresh one."""
@@ -612,9 +627,10 @@ def main() -> None:
 
         dataset = build_dataset(split, waveforms, emotions)
         rows_of = {part: np.flatnonzero(split["split"] == part) for part in SPLITS}
-        if frozen_clips:
+        if frames:
             train, validation = (
-                frozen_clips.select(rows_of[part], dataset[part]["label"]) for part in ("train", "validation")
+                FrozenClips(frames, means, rows_of[part], dataset[part]["label"])
+                for part in ("train", "validation")
             )
         else:
             train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
@@ -734,7 +750,7 @@ def main() -> None:
         "num_processes": args.world_size,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "epochs": trainer.state.epoch if trainer else 0,
-        "seconds": tuning_seconds + (probe_seconds if probes else 0),
+        "seconds": first_seconds + tuning_seconds,
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if args.device.type == "cuda" else None,
         "history": history,
     }
@@ -748,7 +764,7 @@ def main() -> None:
         }
     if probes:
         metrics["probe"] = {
-            "seconds": probe_seconds,
+            "seconds": first_seconds,
             "choices": {name: probe.choice.max(axis=1).tolist() for name, probe in probes.items()},
             "chosen": {name: {"layer": probe.layer, "C": probe.strength} for name, probe in probes.items()},
         }

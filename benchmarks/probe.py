@@ -54,7 +54,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
         means = embed(
-            model.to(device), extractor, waveforms.select(table.index), table["digest"].tolist(), Path(cache)
+            model.to(device),
+            extractor,
+            waveforms.select(table.index),
+            table["num_samples"].tolist(),
+            table["digest"].tolist(),
+            Path(cache),
         )
         encoding = time.perf_counter() - start
     print(f"one pass of the encoder      {encoding:8.0f} s, {len(table) / encoding:.1f} clips per second")
