@@ -61,6 +61,7 @@ from utils.embed import embed
 from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
+from utils.machines import one_disk
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
 from utils.probe import Probe, fit_probes, fold_into, scale_logits
 from utils.repository import Repository
@@ -504,13 +505,15 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Labelled table
 
-    # Of several processes the first does the work, and the others read what it cached.
+    # A machine without a share in the first one's disk keeps the run on its own: checkpoints, then the model.
+    args.save_on_each_node |= not one_disk(run_folder)
+    # Of several processes the first of each machine does the work, and the others read what it cached.
     with args.main_process_first(desc="reading the corpora"):
         # The demo's own folder may always be replaced.
         overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
         unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
         repository = None
-        if push_to_hub and args.should_save:  # what is amiss there is known before the training
+        if push_to_hub and args.process_index == 0:  # what is amiss there is known before the training
             repository = Repository(
                 args.hub_model_id or run_folder.resolve().name, bool(args.hub_private_repo)
             )
@@ -547,8 +550,8 @@ def main() -> None:
             f"--resume_from_checkpoint {args.resume_from_checkpoint}: expected true, for --protocol "
             f"{data_args.protocol} trains {len(models)} models; each goes on from its own last checkpoint"
         )
-    with args.main_process_first(desc="looking for checkpoints"):
-        chosen = runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
+    with args.main_process_first(local=args.save_on_each_node, desc="looking for checkpoints"):
+        chosen = runs.begin_run(run_folder, args.resume_from_checkpoint, identity, writes=args.should_save)
 
     # -----------------------------------------------------------------------------------------------
     # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
@@ -623,7 +626,7 @@ def main() -> None:
 
         candidates, trainer = {}, None
         if probes:
-            candidates["probe"] = softmax(probes[name].logits(means[rows_of["validation"]]), axis=1)
+            candidates["probe"] = softmax(probes[name].logits(means, rows_of["validation"]), axis=1)
         if args.num_train_epochs > 0:
             model = begin_model(name)
             args.output_dir = str(model_folder)
@@ -669,7 +672,7 @@ def main() -> None:
             if not len(dataset[part]):
                 continue  # nobody is left to test the final model beside the folds
             if by_probe:
-                probabilities = softmax(probes[name].logits(means[rows_of[part]]) / temperature, axis=1)
+                probabilities = softmax(probes[name].logits(means, rows_of[part]) / temperature, axis=1)
             else:
                 probabilities = predict(
                     saved, Clips(dataset[part], extractor), f"Listening to the {part} clips"
@@ -685,7 +688,7 @@ def main() -> None:
         PartialState().wait_for_everyone()
 
     if not args.should_save:
-        return  # one process writes
+        return  # one process writes a run folder
     predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
 
     def classify(waveform: np.ndarray) -> torch.Tensor:

@@ -7,15 +7,18 @@ has to say of a clip: one pass serves every fold, seed and label set.
 import contextlib
 import hashlib
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from utils.audio import DECODING_VERSION, SAMPLING_RATE
+from utils.machines import from_other_disks
 from utils.runtime import logger, write_bytes
 
 _VERSION = 1  # of what is computed here
@@ -100,8 +103,8 @@ def embed(
 ) -> np.ndarray:
     """Return the time means of all hidden states of many clips; compute those that no earlier run kept.
 
-    With several processes each computes its share, and all get the whole result. A killed pass has lost at
-    most the last `SHARD` clips of each process.
+    With several processes, on one machine or on several, each computes its share, and all get the whole
+    result. A killed pass has lost at most the last `SHARD` clips of each process.
 
     Args:
         model: a stock classifier over raw waveforms.
@@ -112,14 +115,15 @@ def embed(
         autocast: compute in this precision (a GPU's bfloat16 or float16); float32 without it.
 
     Returns:
-        float32 (num_clips, num_hidden_layers + 1, hidden_size).
+        float32 (num_clips, num_hidden_layers + 1, hidden_size), mapped into memory: 40 KB
+        per clip of a base encoder.
     """
     state = PartialState()
     model.eval()
     folder = cache_dir / f"embeddings-{_encoder_key(model, feature_extractor, autocast)}"
     folder.mkdir(parents=True, exist_ok=True)
     rows = waveforms.select_columns("waveform").with_format("numpy")
-    kept = _read_shards(folder)
+    kept = {digest for shard, _ in _read_shards(folder) for digest in shard}
     state.wait_for_everyone()  # no process writes before all agree on what is missing
     missing = {digest: row for row, digest in enumerate(digests) if digest not in kept}
     if missing:
@@ -152,8 +156,8 @@ def embed(
         if shard:
             _write_shard(folder, shard)
         state.wait_for_everyone()
-        kept = _read_shards(folder)
-    return np.stack([kept[digest] for digest in digests])
+    _fetch_shards(folder)
+    return _map_means(folder, digests)
 
 
 def _batches(digests: Sequence[str], lengths: dict[str, int], budget: int) -> Iterator[list[str]]:
@@ -193,9 +197,37 @@ def _write_shard(folder: Path, shard: dict[str, np.ndarray]) -> None:
     write_bytes(folder / f"{name}.npz", buffer.getvalue())
 
 
-def _read_shards(folder: Path) -> dict[str, np.ndarray]:
-    kept = {}
+def _read_shards(folder: Path) -> Iterator[tuple[list[str], np.lib.npyio.NpzFile]]:
+    """Yield the digests in each shard, and the open shard: its means are read when they are asked for."""
     for path in sorted(folder.glob("*.npz")):
         with np.load(path, allow_pickle=False) as shard:
-            kept |= dict(zip(shard["digests"].tolist(), shard["means"], strict=True))
-    return kept
+            yield shard["digests"].tolist(), shard
+
+
+def _fetch_shards(folder: Path) -> None:
+    """Write the shards to this machine's disk that other machines have computed."""
+    own = {path.name for path in folder.glob("*.npz")}
+    names = sorted(set(gather_object(sorted(own))))
+    for name, content in from_other_disks(
+        names, [name in own for name in names], lambda name: (folder / name).read_bytes()
+    ):
+        write_bytes(folder / name, content)
+
+
+def _map_means(folder: Path, digests: Sequence[str]) -> np.memmap:
+    """Return the means of these clips in their order, in a nameless file beside the shards."""
+    rows_of = {}
+    for row, digest in enumerate(digests):
+        rows_of.setdefault(digest, []).append(row)
+    means = None
+    for kept, shard in _read_shards(folder):
+        if not any(digest in rows_of for digest in kept):
+            continue
+        values = shard["means"]
+        if means is None:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                means = np.memmap(file, np.float32, "w+", shape=(len(digests), *values.shape[1:]))
+        for digest, own in zip(kept, values, strict=True):
+            if digest in rows_of:
+                means[rows_of[digest]] = own
+    return means

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from utils.audio import SAMPLING_RATE
+from utils.machines import from_other_disks
 
 
 class TunedLayers(torch.nn.Module):
@@ -76,7 +77,8 @@ class FrozenClips(torch.utils.data.Dataset):
     """What the frozen part of an encoder makes of clips, in a file of memory-mapped frames.
 
     `clips[i]`, or `clips[i, ...]` as the sampler asks for it, has the `input_values` that `TunedLayers` takes
-    and the `label`. Of several processes each fills in its share. A killed pass goes on where it was.
+    and the `label`. Of several processes, on one machine or on several, each fills in its share. A killed
+    pass goes on where it was.
 
     Args:
         model: a stock classifier; it is put into eval mode.
@@ -97,7 +99,7 @@ class FrozenClips(torch.utils.data.Dataset):
 
         folder.mkdir(parents=True, exist_ok=True)
         state = PartialState()
-        with state.main_process_first():
+        with state.local_main_process_first():
             self.frames = _open(folder / "frames.f32", (self.ends[-1], hidden_size), np.float32)
             self.means = _open(folder / "means.f32", (len(rows), num_states, hidden_size), np.float32)
             done = _open(folder / "done.u8", (len(rows),), np.uint8)
@@ -107,10 +109,12 @@ class FrozenClips(torch.utils.data.Dataset):
             values = feature_extractor(rows[row]["waveform"], sampling_rate=SAMPLING_RATE)["input_values"][0]
             clip = torch.as_tensor(values).to(model.device)
             frames, means = frozen_part(model, clip, num_layers)
-            self.frames[self.ends[row] - len(frames) : self.ends[row]] = frames.numpy()
-            self.means[row] = means.numpy()
+            self._keep(row, (frames.numpy(), means.numpy()))
             done[row] = 1
         state.wait_for_everyone()
+        for row, values in from_other_disks(range(len(rows)), done, self._kept):
+            self._keep(row, values)
+            done[row] = 1
         self.rows = np.arange(len(rows))
         self.labels = None
 
@@ -129,11 +133,20 @@ class FrozenClips(torch.utils.data.Dataset):
 
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict:
         index = key[0] if isinstance(key, tuple) else key
-        row = self.rows[index]
+        frames, means = self._kept(self.rows[index])
+        return {
+            "input_values": (torch.from_numpy(frames), torch.from_numpy(means)),
+            "label": int(self.labels[index]),
+        }
+
+    def _kept(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a copy of a clip's frames, and of its means of the frozen layers."""
         start = self.ends[row - 1] if row else 0
-        frames = torch.from_numpy(np.array(self.frames[start : self.ends[row]]))
-        means = torch.from_numpy(np.array(self.means[row]))
-        return {"input_values": (frames, means), "label": int(self.labels[index])}
+        return np.array(self.frames[start : self.ends[row]]), np.array(self.means[row])
+
+    def _keep(self, row: int, values: tuple[np.ndarray, np.ndarray]) -> None:
+        start = self.ends[row - 1] if row else 0
+        self.frames[start : self.ends[row]], self.means[row] = values
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
