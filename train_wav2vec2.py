@@ -61,7 +61,7 @@ from utils.embed import embed
 from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
-from utils.machines import one_disk
+from utils.machines import at_hand, of_first, sees_disk_of_first, share_weights
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
 from utils.probe import Probe, fit_probes, fold_into, scale_logits
 from utils.repository import Repository
@@ -423,6 +423,7 @@ def fine_tune(
     except KeyboardInterrupt:
         logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
         raise
+    share_weights(trainer.model)
     return trainer, adapted
 
 
@@ -505,15 +506,18 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Labelled table
 
-    # A machine without a share in the first one's disk keeps the run on its own: checkpoints, then the model.
-    args.save_on_each_node |= not one_disk(run_folder)
+    # The demo's own folder may always be replaced.
+    overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
+    # The run is on the disk of the first process; machines without a share in it keep there what they need.
+    unfinished = of_first(
+        runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+    )
+    shared = sees_disk_of_first(run_folder)
+    tidies = args.should_save or (args.local_process_index == 0 and not shared)
     # Of several processes the first of each machine does the work, and the others read what it cached.
     with args.main_process_first(desc="reading the corpora"):
-        # The demo's own folder may always be replaced.
-        overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
-        unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
         repository = None
-        if push_to_hub and args.process_index == 0:  # what is amiss there is known before the training
+        if push_to_hub and args.should_save:  # what is amiss there is known before the training
             repository = Repository(
                 args.hub_model_id or run_folder.resolve().name, bool(args.hub_private_repo)
             )
@@ -550,8 +554,11 @@ def main() -> None:
             f"--resume_from_checkpoint {args.resume_from_checkpoint}: expected true, for --protocol "
             f"{data_args.protocol} trains {len(models)} models; each goes on from its own last checkpoint"
         )
-    with args.main_process_first(local=args.save_on_each_node, desc="looking for checkpoints"):
-        chosen = runs.begin_run(run_folder, args.resume_from_checkpoint, identity, writes=args.should_save)
+    with args.main_process_first(desc="looking for checkpoints"):
+        named = args.resume_from_checkpoint
+        if not shared:  # a checkpoint that is named is on the first machine
+            named = named and "true"
+        chosen = runs.begin_run(run_folder, named, identity, writes=tidies)
 
     # -----------------------------------------------------------------------------------------------
     # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
@@ -599,10 +606,11 @@ def main() -> None:
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
         finished = model_folder.with_suffix(".csv")
-        if args.resume_from_checkpoint and finished.exists():
+        if of_first(args.resume_from_checkpoint and finished.exists()):
             logger.info("%s: was trained and tested before", name)
-            heard.append(report.read_predictions(finished))
-            facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
+            if args.should_save:
+                heard.append(report.read_predictions(finished))
+                facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
             continue
         logger.info("Model of %s", name)
         for part, rows in describe_split(split).items():
@@ -631,8 +639,11 @@ def main() -> None:
             model = begin_model(name)
             args.output_dir = str(model_folder)
             checkpoint = chosen
-            if args.resume_from_checkpoint and not chosen:
+            if args.resume_from_checkpoint and not chosen and args.should_save:
                 checkpoint = runs.last_checkpoint(model_folder)
+            if checkpoint := of_first(checkpoint):
+                place = Path(checkpoint)
+                checkpoint = str(at_hand(place, model_folder / place.name, shared))
             keep = []
             if repository and args.hub_strategy == "checkpoint":
                 keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
@@ -665,7 +676,7 @@ def main() -> None:
             if args.should_save:
                 model.save_pretrained(weights)
                 extractor.save_pretrained(weights)
-            PartialState().wait_for_everyone()
+            weights = at_hand(weights, model_folder, shared)
             saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
         scored = {}
         for part in ("validation", "test") if split is final else ("test",):
@@ -681,14 +692,17 @@ def main() -> None:
             scored[part] = report.prediction_table(about, probabilities, emotions, name)
         if "test" in scored:
             heard.append(scored["test"])
-        if split is not final and args.should_save:  # a fold's model has done its part
+        if split is not final and args.should_save:
             write_json(model_folder.with_suffix(".json"), facts[name])
             write_text(finished, scored["test"].to_csv(index=False))
+        if split is not final and tidies:  # a fold's model has done its part
             shutil.rmtree(model_folder, ignore_errors=True)
         PartialState().wait_for_everyone()
 
-    if not args.should_save:
-        return  # one process writes a run folder
+    if not args.should_save:  # one process writes
+        if tidies:
+            shutil.rmtree(run_folder / "checkpoints")
+        return
     predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
 
     def classify(waveform: np.ndarray) -> torch.Tensor:

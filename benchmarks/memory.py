@@ -46,7 +46,7 @@ SECTIONS = {
 }
 """What is timed of a script: functions and classes by the names that it calls them by."""
 
-INTERVAL = 0.02
+INTERVAL = 0.05
 """Seconds between two looks at the memory."""
 
 COPY_NAME = re.compile(r"(.+)(-copy\d+)")
