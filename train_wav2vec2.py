@@ -211,6 +211,7 @@ class RunArguments(TrainingArguments):
     metric_for_best_model: str | None = "uar"
     greater_is_better: bool | None = True
     ddp_find_unused_parameters: bool | None = False  # every trained parameter takes part in each step
+    ddp_timeout: int = 6 * 3600  # seconds; the others wait while the first decodes a corpus or fits probes
     hub_strategy: str = field(
         default="end",
         metadata={"help": "checkpoint: keep the unfinished run on the Hub too; --resume_from_checkpoint hub "

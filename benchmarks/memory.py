@@ -131,10 +131,10 @@ def run(script: str, options: list[str], times: int, notes: Path) -> None:
     def noted(section: str, work: Callable) -> Callable:
         @functools.wraps(work)
         def wrapped(*args, **kwargs):
-            start = time.time()
+            start, busy = time.time(), time.process_time()
             result = work(*args, **kwargs)
             with notes.open("a") as file:
-                file.write(json.dumps([section, start, time.time()]) + "\n")
+                file.write(json.dumps([section, start, time.time(), time.process_time() - busy]) + "\n")
             return result
 
         return wrapped
@@ -179,12 +179,15 @@ def measure(script: str, options: list[str], clips: Path, times: int) -> dict[st
         "resident with files, MB": max(resident for *_, resident in looks),
     }
     for name in SECTIONS:
-        spans = [span for section, *span in sections if section == name]
+        spans = [(start, end) for section, start, end, _ in sections if section == name]
         within = [look[1] for look in looks if any(start <= look[0] <= end for start, end in spans)]
         told[f"  anonymous in {name}"] = max(within, default=0)
     told["seconds"] = seconds
     for name in SECTIONS:
-        told[f"  {name}"] = sum(end - start for section, start, end in sections if section == name)
+        told[f"  {name}"] = sum(end - start for section, start, end, _ in sections if section == name)
+    told["seconds of a core"] = sum(busy for *_, busy in sections)
+    for name in SECTIONS:
+        told[f"  {name}, of a core"] = sum(busy for section, *_, busy in sections if section == name)
     return told
 
 
