@@ -115,16 +115,17 @@ def embed(
         autocast: compute in this precision (a GPU's bfloat16 or float16); float32 without it.
 
     Returns:
-        float32 (num_clips, num_hidden_layers + 1, hidden_size), mapped into memory: 40 KB
-        per clip of a base encoder.
+        float32 (num_clips, num_hidden_layers + 1, hidden_size), mapped into memory: 40 KB per clip of a base
+        encoder.
     """
     state = PartialState()
     model.eval()
     folder = cache_dir / f"embeddings-{_encoder_key(model, feature_extractor, autocast)}"
     folder.mkdir(parents=True, exist_ok=True)
     rows = waveforms.select_columns("waveform").with_format("numpy")
+    _fetch_shards(folder)  # no process writes before all agree on what is missing
     kept = {digest for shard, _ in _read_shards(folder) for digest in shard}
-    state.wait_for_everyone()  # no process writes before all agree on what is missing
+    state.wait_for_everyone()
     missing = {digest: row for row, digest in enumerate(digests) if digest not in kept}
     if missing:
         logger.info("Encoding %d of %d clips, to be kept in %s", len(missing), len(digests), folder)
@@ -156,7 +157,7 @@ def embed(
         if shard:
             _write_shard(folder, shard)
         state.wait_for_everyone()
-    _fetch_shards(folder)
+        _fetch_shards(folder)
     return _map_means(folder, digests)
 
 
@@ -228,6 +229,6 @@ def _map_means(folder: Path, digests: Sequence[str]) -> np.memmap:
             with tempfile.TemporaryFile(dir=folder) as file:
                 means = np.memmap(file, np.float32, "w+", shape=(len(digests), *values.shape[1:]))
         for digest, own in zip(kept, values, strict=True):
-            if digest in rows_of:
-                means[rows_of[digest]] = own
+            means[rows_of.pop(digest, [])] = own
+    assert not rows_of, "clips that nobody has encoded"
     return means
