@@ -69,6 +69,7 @@ from utils.encoder import (
 from utils.frames import Frames
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
+from utils.machines import at_hand, of_first, sees_disk_of_first, share_weights
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
 from utils.probe import Probe, fit_probes, fold_into, scale_logits
 from utils.repository import Repository
@@ -218,6 +219,7 @@ class RunArguments(TrainingArguments):
     metric_for_best_model: str | None = "uar"
     greater_is_better: bool | None = True
     ddp_find_unused_parameters: bool | None = False  # every trained parameter takes part in each step
+    ddp_timeout: int = 6 * 3600  # seconds; the others wait while the first decodes a corpus or fits probes
     hub_strategy: str = field(
         default="end",
         metadata={"help": "checkpoint: keep the unfinished run on the Hub too; --resume_from_checkpoint hub "
@@ -439,6 +441,7 @@ def fine_tune(trainer: EmotionTrainer, checkpoint: str | None) -> None:
     except KeyboardInterrupt:
         logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
         raise
+    share_weights(trainer.model)
 
 
 def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | None) -> str:
@@ -521,11 +524,16 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Labelled table
 
-    # Of several processes the first does the work, and the others read what it cached.
+    # The demo's own folder may always be replaced.
+    overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
+    # The run is on the disk of the first process; machines without a share in it keep there what they need.
+    unfinished = of_first(
+        runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
+    )
+    shared = sees_disk_of_first(run_folder)
+    tidies = args.should_save or (args.local_process_index == 0 and not shared)
+    # Of several processes the first of each machine does the work, and the others read what it cached.
     with args.main_process_first(desc="reading the corpora"):
-        # The demo's own folder may always be replaced.
-        overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
-        unfinished = runs.check_run_folder(run_folder, overwrite, resume=bool(args.resume_from_checkpoint))
         repository = None
         if push_to_hub and args.should_save:  # what is amiss there is known before the training
             repository = Repository(
@@ -565,7 +573,10 @@ def main() -> None:
             f"{data_args.protocol} trains {len(models)} models; each goes on from its own last checkpoint"
         )
     with args.main_process_first(desc="looking for checkpoints"):
-        chosen = runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
+        named = args.resume_from_checkpoint
+        if not shared:  # a checkpoint that is named is on the first machine
+            named = named and "true"
+        chosen = runs.begin_run(run_folder, named, identity, writes=tidies)
 
     # -----------------------------------------------------------------------------------------------
     # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
@@ -613,10 +624,11 @@ def main() -> None:
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
         finished = model_folder.with_suffix(".csv")
-        if args.resume_from_checkpoint and finished.exists():
+        if of_first(args.resume_from_checkpoint and finished.exists()):
             logger.info("%s: was trained and tested before", name)
-            heard.append(report.read_predictions(finished))
-            facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
+            if args.should_save:
+                heard.append(report.read_predictions(finished))
+                facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
             continue
         logger.info("Model of %s", name)
         for part, rows in describe_split(split).items():
@@ -641,13 +653,16 @@ def main() -> None:
 
         candidates, trainer = {}, None
         if probes:
-            candidates["probe"] = softmax(probes[name].logits(means[rows_of["validation"]]), axis=1)
+            candidates["probe"] = softmax(probes[name].logits(means, rows_of["validation"]), axis=1)
         if args.num_train_epochs > 0:
             model = begin_model(name)
             args.output_dir = str(model_folder)
             checkpoint = chosen
-            if args.resume_from_checkpoint and not chosen:
+            if args.resume_from_checkpoint and not chosen and args.should_save:
                 checkpoint = runs.last_checkpoint(model_folder)
+            if checkpoint := of_first(checkpoint):
+                place = Path(checkpoint)
+                checkpoint = str(at_hand(place, model_folder / place.name, shared))
             keep = []
             if repository and args.hub_strategy == "checkpoint":
                 keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
@@ -679,14 +694,14 @@ def main() -> None:
             if args.should_save:
                 model.save_pretrained(weights)
                 extractor.save_pretrained(weights)
-            PartialState().wait_for_everyone()
+            weights = at_hand(weights, model_folder, shared)
             saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
         scored = {}
         for part in ("validation", "test") if split is final else ("test",):
             if not len(dataset[part]):
                 continue  # nobody is left to test the final model beside the folds
             if by_probe:
-                probabilities = softmax(probes[name].logits(means[rows_of[part]]) / temperature, axis=1)
+                probabilities = softmax(probes[name].logits(means, rows_of[part]) / temperature, axis=1)
             else:
                 probabilities = predict(
                     saved, Clips(dataset[part], extractor), f"Listening to the {part} clips"
@@ -695,14 +710,17 @@ def main() -> None:
             scored[part] = report.prediction_table(about, probabilities, emotions, name)
         if "test" in scored:
             heard.append(scored["test"])
-        if split is not final and args.should_save:  # a fold's model has done its part
+        if split is not final and args.should_save:
             write_json(model_folder.with_suffix(".json"), facts[name])
             write_text(finished, scored["test"].to_csv(index=False))
+        if split is not final and tidies:  # a fold's model has done its part
             shutil.rmtree(model_folder, ignore_errors=True)
         PartialState().wait_for_everyone()
 
-    if not args.should_save:
-        return  # one process writes
+    if not args.should_save:  # one process writes
+        if tidies:
+            shutil.rmtree(run_folder / "checkpoints")
+        return
     predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
 
     def classify(waveform: np.ndarray) -> torch.Tensor:

@@ -7,16 +7,19 @@ layers to be tuned are given.
 
 import hashlib
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from utils.audio import DECODING_VERSION, SAMPLING_RATE
 from utils.frames import Frames
+from utils.machines import from_other_disks
 from utils.runtime import logger, write_bytes
 
 _VERSION = 1  # of what is computed here
@@ -113,8 +116,8 @@ def embed(
     """Return the time means of all hidden states of many clips; compute those that no earlier run kept.
 
     In float32, on a GPU too: it is one pass, and what learns from it is scored in float32 later. With several
-    processes each computes its share, and all get the whole result. A killed pass has lost at most the last
-    `SHARD` clips of each process.
+    processes, on one machine or on several, each computes its share, and all get the whole result. A killed
+    pass has lost at most the last `SHARD` clips of each process.
 
     Args:
         model: a stock classifier over raw waveforms.
@@ -127,19 +130,21 @@ def embed(
             of the first layers alone.
 
     Returns:
-        float32 (num_clips, num_hidden_layers + 1, hidden_size).
+        float32 (num_clips, num_hidden_layers + 1, hidden_size), mapped into memory: 40 KB per clip of a base
+        encoder.
     """
     state = PartialState()
     model.eval()
     folder = cache_dir / f"embeddings-{_encoder_key(model, feature_extractor)}"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = _read_shards(folder)
+    _fetch(folder, frames)  # no process writes before all agree on what is missing
+    kept = {digest for shard, _ in _read_shards(folder) for digest in shard}
     # The longest first: what does not fit into memory fails at once.
     order = sorted(range(len(digests)), key=lambda row: (-num_samples[row], digests[row]))
     unknown = [row for row in order if digests[row] not in kept]
     unfilled = set(frames.missing()) if frames else set()
     unfilled = [row for row in order if row in unfilled and digests[row] in kept]
-    state.wait_for_everyone()  # no process writes before all agree on what is missing
+    state.wait_for_everyone()
 
     def encode(rows: list[int], num_layers: int | None, description: str) -> Iterator[tuple]:
         return _encode(model, feature_extractor, waveforms, num_samples, rows, num_layers, description)
@@ -161,8 +166,8 @@ def embed(
         for rows, states, num_frames in encode(unfilled, frames.layer + 1, "Running the frozen layers"):
             _fill(frames, rows, states, num_frames)
     state.wait_for_everyone()
-    kept = _read_shards(folder) if unknown else kept
-    return np.stack([kept[digest] for digest in digests])
+    _fetch(folder, frames)
+    return _map_means(folder, digests)
 
 
 def _encode(
@@ -234,9 +239,42 @@ def _write_shard(folder: Path, shard: dict[str, np.ndarray]) -> None:
     write_bytes(folder / f"{name}.npz", buffer.getvalue())
 
 
-def _read_shards(folder: Path) -> dict[str, np.ndarray]:
-    kept = {}
+def _read_shards(folder: Path) -> Iterator[tuple[list[str], np.lib.npyio.NpzFile]]:
+    """Yield the digests in each shard, and the open shard: its means are read when they are asked for."""
     for path in sorted(folder.glob("*.npz")):
         with np.load(path, allow_pickle=False) as shard:
-            kept |= dict(zip(shard["digests"].tolist(), shard["means"], strict=True))
-    return kept
+            yield shard["digests"].tolist(), shard
+
+
+def _fetch(folder: Path, frames: Frames | None) -> None:
+    """Write the shards and frames to this machine's disk that other machines have computed."""
+    own = {path.name for path in folder.glob("*.npz")}
+    names = sorted(set(gather_object(sorted(own))))
+    for name, content in from_other_disks(
+        names, [name in own for name in names], lambda name: (folder / name).read_bytes()
+    ):
+        write_bytes(folder / name, content)
+    if frames:
+        have = np.ones(len(frames.ends), dtype=bool)
+        have[frames.missing()] = False
+        for row, values in from_other_disks(range(len(have)), have, frames.__getitem__):
+            frames[row] = values
+
+
+def _map_means(folder: Path, digests: Sequence[str]) -> np.memmap:
+    """Return the means of these clips in their order, in a nameless file beside the shards."""
+    rows_of = {}
+    for row, digest in enumerate(digests):
+        rows_of.setdefault(digest, []).append(row)
+    means = None
+    for kept, shard in _read_shards(folder):
+        if not any(digest in rows_of for digest in kept):
+            continue
+        values = shard["means"]
+        if means is None:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                means = np.memmap(file, np.float32, "w+", shape=(len(digests), *values.shape[1:]))
+        for digest, own in zip(kept, values, strict=True):
+            means[rows_of.pop(digest, [])] = own
+    assert not rows_of, "clips that nobody has encoded"
+    return means
