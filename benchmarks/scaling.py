@@ -1,7 +1,7 @@
 """How much two processes on two cores gain over one, a thread each: the encoder's pass, and fine-tuning.
 
     python -m benchmarks.scaling --from_config tiny  # a quick look
-    python -m benchmarks.scaling                     # base: some four minutes
+    python -m benchmarks.scaling                     # base: some six minutes
 
 Prints clips per second and the efficiency, speed of two / (2 * speed of one), from the medians of runs that
 take turns. The clips are noise of 3 seconds and the weights random: neither changes the time. Each process
@@ -25,7 +25,7 @@ from datasets import Dataset
 from utils.audio import SAMPLING_RATE
 from utils.runtime import PROJECT_ROOT, describe_device
 
-PASS_CLIPS = {"tiny": 400, "base": 24}
+PASS_CLIPS = {"tiny": 400, "base": 20}
 """So many that what comes once, such as reading the weights, does not count."""
 
 TUNED_CLIPS = 16
@@ -49,11 +49,12 @@ def main() -> None:
     for _ in range(args.rounds):
         for num_processes, noted in speeds.items():
             noted.append(launch(args.from_config, num_processes))
+            told = ", ".join(f"{stage} {speed:.2f}" for stage, speed in noted[-1].items())
+            print(f"clips per second, {num_processes} process(es): {told}", flush=True)
     print(f"{'clips per second':20s}{'1 process':>12s}{'2 processes':>14s}{'efficiency':>14s}")
     for stage in speeds[1][0]:
         one, two = (statistics.median(run[stage] for run in noted) for noted in speeds.values())
         print(f"{stage:20s}{one:12.2f}{two:14.2f}{two / (2 * one):14.2f}")
-    print(json.dumps(speeds))
 
 
 def launch(size: str, num_processes: int) -> dict[str, float]:
