@@ -387,6 +387,7 @@ def main() -> None:
             mixup=args.mixup,
             label_smoothing=args.label_smoothing,
             seed=args.seed,
+            folder=run_folder / "checkpoints",
         )
         validation = WholeClips(dataset["validation"], len(emotions))
 

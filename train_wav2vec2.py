@@ -58,9 +58,18 @@ from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
 from utils.embed import embed
-from utils.encoder import add_lora, freeze_all_but_last, is_head, predict
+from utils.encoder import (
+    add_lora,
+    count_frames,
+    freeze_all_but_last,
+    is_head,
+    predict,
+    unpadded_logits,
+)
+from utils.frames import Frames
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
+from utils.machines import at_hand, of_first, sees_disk_of_first, share_weights
 from utils.metrics import EmotionMetric, fit_temperature, measure_latency
 from utils.out_of_domain import evaluate_on
 from utils.own_clips import find_training_clips
@@ -218,6 +227,7 @@ class RunArguments(TrainingArguments):
     metric_for_best_model: str | None = "uar"
     greater_is_better: bool | None = True
     ddp_find_unused_parameters: bool | None = False  # every trained parameter takes part in each step
+    ddp_timeout: int = 6 * 3600  # seconds; the others wait while the first decodes a corpus or fits probes
     hub_strategy: str = field(
         default="end",
         metadata={"help": "checkpoint: keep the unfinished run on the Hub too; --resume_from_checkpoint hub "
@@ -373,22 +383,20 @@ def hears_frozen_clips(data: DataArguments, arguments: ModelArguments) -> bool:
     return not data.augment and arguments.parameter_efficient == "none"
 
 
-def fine_tune(
+def build_trainer(
     model,
     train: Clips | FrozenClips,
     validation: Clips | FrozenClips,
-    checkpoint: str | None,
     data: DataArguments,
     arguments: ModelArguments,
     args: RunArguments,
     callbacks: Sequence[TrainerCallback] = (),
 ):
-    """Tune the last layers, or adapters in all of them, and the head.
+    """Choose what learns of a model: the last layers, or adapters in all of them, and the head.
 
     Args:
         model: a stock classifier; it is changed in place.
         train, validation: the clips, or what the frozen layers made of them.
-        checkpoint: to go on from.
         callbacks: beside early stopping.
 
     Returns:
@@ -405,32 +413,43 @@ def fine_tune(
         class_weights = torch.tensor(counts.sum() / (len(counts) * counts))
     num_trained = sum(values.numel() for values in model.parameters() if values.requires_grad)
     logger.info("%s of %s parameters are trained", f"{num_trained:,}", f"{model.num_parameters():,}")
-    on_frozen = isinstance(train, FrozenClips)
-    if checkpoint:
-        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        if stopped and state.global_step < state.max_steps:
-            # By early stopping, which the Trainer forgets as it begins: it would train an epoch more.
-            args = copy.copy(args)
-            args.num_train_epochs, args.max_steps = int(state.epoch), -1
+    if isinstance(train, FrozenClips):
+        trained = TunedLayers(model, arguments.unfreeze_layers)
+        logits, max_samples = (lambda model, clips: model(clips)), max(train.lengths)
+    else:
+        trained = model
+        logits, max_samples = unpadded_logits, round(data.max_length_seconds * SAMPLING_RATE)
     trainer = EmotionTrainer(
-        model=TunedLayers(model, arguments.unfreeze_layers) if on_frozen else model,
+        model=trained,
         args=args,
+        logits=logits,
         frozen=frozen,
         head_learning_rate=arguments.head_learning_rate,
         class_weights=class_weights,
-        max_samples=round(data.max_length_seconds * SAMPLING_RATE),
+        max_samples=max_samples,
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=validation_scores,
         callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience), *callbacks],
     )
+    return trainer, adapted
+
+
+def fine_tune(trainer: EmotionTrainer, checkpoint: str | None) -> None:
+    """Train, or go on from a checkpoint."""
+    if checkpoint:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        if stopped and state.global_step < state.max_steps:
+            # By early stopping, which the Trainer forgets as it begins: it would train an epoch more.
+            trainer.args = copy.copy(trainer.args)
+            trainer.args.num_train_epochs, trainer.args.max_steps = int(state.epoch), -1
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
         logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
         raise
-    return trainer, adapted
+    share_weights(trainer.model)
 
 
 def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | None) -> str:
@@ -504,6 +523,7 @@ def main() -> None:
     # Publication is the kit's: the Trainer would push a card of its own, and pickles.
     push_to_hub, args.push_to_hub = args.push_to_hub, False
     run_folder = Path(args.output_dir)
+    cache_dir = Path(data_args.cache_dir or cache_folder())
     device = describe_device(args.device.type)
     logger.info("Run folder %s, %s, world size %d", run_folder, device, args.world_size)
     if data_args.demo:
@@ -512,14 +532,18 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Labelled table
 
-    cache_dir = Path(data_args.cache_dir or cache_folder())
-    # Of several processes the first does the work, and the others read what it cached.
-    with args.main_process_first(desc="reading the corpora"):
-        # The demo's own folder may always be replaced.
-        overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
-        unfinished = runs.check_run_folder(
+    # The demo's own folder may always be replaced.
+    overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
+    # The run is on the disk of the first process; machines without a share in it keep there what they need.
+    unfinished = of_first(
+        runs.check_run_folder(
             run_folder, overwrite, bool(args.resume_from_checkpoint), bool(data_args.evaluate_on)
         )
+    )
+    shared = sees_disk_of_first(run_folder)
+    tidies = args.should_save or (args.local_process_index == 0 and not shared)
+    # Of several processes the first of each machine does the work, and the others read what it cached.
+    with args.main_process_first(desc="reading the corpora"):
         repository = None
         if push_to_hub and args.should_save:  # what is amiss there is known before the training
             repository = Repository(
@@ -563,7 +587,10 @@ def main() -> None:
             f"{data_args.protocol} trains {len(models)} models; each goes on from its own last checkpoint"
         )
     with args.main_process_first(desc="looking for checkpoints"):
-        chosen = runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
+        named = args.resume_from_checkpoint
+        if not shared:  # a checkpoint that is named is on the first machine
+            named = named and "true"
+        chosen = runs.begin_run(run_folder, named, identity, writes=tidies)
 
     # -----------------------------------------------------------------------------------------------
     # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
@@ -573,31 +600,31 @@ def main() -> None:
     model, extractor = build_model(model_args, emotions)
     if args.num_train_epochs > 0:  # a user's mistake is named before the long work
         freeze_all_but_last(model, model_args.unfreeze_layers)
+    begun = time.perf_counter()
+    frames = None
+    if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
+        num_layers = model.config.num_hidden_layers - model_args.unfreeze_layers
+        num_frames = count_frames(model, table["num_samples"])
+        with args.main_process_first(desc="making room for frames"):
+            frames = Frames(
+                run_folder / "checkpoints" / "frozen", num_layers, num_frames, model.config.hidden_size
+            )
     probes = {}
-    if not model_args.no_probe:
-        begun = time.perf_counter()
+    if frames or not model_args.no_probe:
         means = embed(
             model.to(args.device),
             extractor,
             waveforms.select(table.index),
+            table["num_samples"].tolist(),
             table["digest"].tolist(),
             cache_dir,
-            autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+            frames,
         )
+    if not model_args.no_probe:
         labels = table["emotion"].map(emotions.index).to_numpy()
         parts = training_parts(models.values(), data_args.protocol)
         probes = dict(zip(models, fit_probes(means, labels, parts, len(emotions)), strict=True))
-        probe_seconds = time.perf_counter() - begun
-
-    frozen_clips = None
-    if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
-        frozen_clips = FrozenClips(
-            model.to(args.device),
-            extractor,
-            waveforms.select(table.index),
-            model_args.unfreeze_layers,
-            run_folder / "checkpoints" / "frozen",
-        )
+    first_seconds = time.perf_counter() - begun
 
     def begin_model(name: str) -> torch.nn.Module:
         """Return the encoder with the head of a probe, or with a fresh one."""
@@ -615,10 +642,11 @@ def main() -> None:
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
         finished = model_folder.with_suffix(".csv")
-        if args.resume_from_checkpoint and finished.exists():
+        if of_first(args.resume_from_checkpoint and finished.exists()):
             logger.info("%s: was trained and tested before", name)
-            heard.append(report.read_predictions(finished))
-            facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
+            if args.should_save:
+                heard.append(report.read_predictions(finished))
+                facts[name] = json.loads(model_folder.with_suffix(".json").read_text(encoding="utf-8"))
             continue
         logger.info("Model of %s", name)
         for part, rows in describe_split(split).items():
@@ -629,9 +657,10 @@ def main() -> None:
 
         dataset = build_dataset(split, waveforms, emotions)
         rows_of = {part: np.flatnonzero(split["split"] == part) for part in SPLITS}
-        if frozen_clips:
+        if frames:
             train, validation = (
-                frozen_clips.select(rows_of[part], dataset[part]["label"]) for part in ("train", "validation")
+                FrozenClips(frames, means, rows_of[part], dataset[part]["label"])
+                for part in ("train", "validation")
             )
         else:
             train = Clips(dataset["train"], extractor, augmented=data_args.augment, seed=args.seed)
@@ -642,16 +671,18 @@ def main() -> None:
 
         candidates, trainer = {}, None
         if probes:
-            candidates["probe"] = softmax(probes[name].logits(means[rows_of["validation"]]), axis=1)
+            candidates["probe"] = softmax(probes[name].logits(means, rows_of["validation"]), axis=1)
         if args.num_train_epochs > 0:
             model = begin_model(name)
             args.output_dir = str(model_folder)
             checkpoint = chosen
-            if args.resume_from_checkpoint and not chosen:
+            if args.resume_from_checkpoint and not chosen and args.should_save:
                 checkpoint = runs.last_checkpoint(model_folder)
-            trainer, adapted = fine_tune(
-                model, train, validation, checkpoint, data_args, model_args, args, keep
-            )
+            if checkpoint := of_first(checkpoint):
+                place = Path(checkpoint)
+                checkpoint = str(at_hand(place, model_folder / place.name, shared))
+            trainer, adapted = build_trainer(model, train, validation, data_args, model_args, args, keep)
+            fine_tune(trainer, checkpoint)
             candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
 
         # What validates better is kept, and its probabilities are made to mean what they say.
@@ -678,14 +709,14 @@ def main() -> None:
             if args.should_save:
                 model.save_pretrained(weights)
                 extractor.save_pretrained(weights)
-            PartialState().wait_for_everyone()
+            weights = at_hand(weights, model_folder, shared)
             saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
         scored = {}
         for part in ("validation", "test") if split is final else ("test",):
             if not len(dataset[part]):
                 continue  # nobody is left to test the final model beside the folds
             if by_probe:
-                probabilities = softmax(probes[name].logits(means[rows_of[part]]) / temperature, axis=1)
+                probabilities = softmax(probes[name].logits(means, rows_of[part]) / temperature, axis=1)
             else:
                 probabilities = predict(
                     saved, Clips(dataset[part], extractor), f"Listening to the {part} clips"
@@ -694,14 +725,17 @@ def main() -> None:
             scored[part] = report.prediction_table(about, probabilities, emotions, name)
         if "test" in scored:
             heard.append(scored["test"])
-        if split is not final and args.should_save:  # a fold's model has done its part
+        if split is not final and args.should_save:
             write_json(model_folder.with_suffix(".json"), facts[name])
             write_text(finished, scored["test"].to_csv(index=False))
+        if split is not final and tidies:  # a fold's model has done its part
             shutil.rmtree(model_folder, ignore_errors=True)
         PartialState().wait_for_everyone()
 
-    if not args.should_save:
-        return  # one process writes
+    if not args.should_save:  # one process writes
+        if tidies:
+            shutil.rmtree(run_folder / "checkpoints")
+        return
     predictions = {"validation": scored["validation"], "test": pd.concat(heard, ignore_index=True)}
 
     def classify(waveform: np.ndarray) -> torch.Tensor:
@@ -749,7 +783,7 @@ def main() -> None:
         "num_processes": args.world_size,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "epochs": trainer.state.epoch if trainer else 0,
-        "seconds": tuning_seconds + (probe_seconds if probes else 0),
+        "seconds": first_seconds + tuning_seconds,
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if args.device.type == "cuda" else None,
         "history": history,
     }
@@ -763,7 +797,7 @@ def main() -> None:
         }
     if probes:
         metrics["probe"] = {
-            "seconds": probe_seconds,
+            "seconds": first_seconds,
             "choices": {name: probe.choice.max(axis=1).tolist() for name, probe in probes.items()},
             "chosen": {name: {"layer": probe.layer, "C": probe.strength} for name, probe in probes.items()},
         }

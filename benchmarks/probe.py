@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, fine_tune
+from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, build_trainer
 from utils.batches import Clips
 from utils.corpora import CORPORA
 from utils.dataset import build_dataset
@@ -54,7 +54,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
         means = embed(
-            model.to(device), extractor, waveforms.select(table.index), table["digest"].tolist(), Path(cache)
+            model.to(device),
+            extractor,
+            waveforms.select(table.index),
+            table["num_samples"].tolist(),
+            table["digest"].tolist(),
+            Path(cache),
         )
         encoding = time.perf_counter() - start
     print(f"one pass of the encoder      {encoding:8.0f} s, {len(table) / encoding:.1f} clips per second")
@@ -96,7 +101,8 @@ def time_fine_tuning(arguments: ModelArguments, dataset, emotions: tuple[str, ..
             load_best_model_at_end=False,
             lr_scheduler_type="linear",
         )
-        trainer, _ = fine_tune(model, train, validation, None, DataArguments(), arguments, run)
+        trainer, _ = build_trainer(model, train, validation, DataArguments(), arguments, run)
+        trainer.train()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry and entry["step"] > WARM_UP]
     clips_per_second = TIMED * run.train_batch_size / sum(entry["seconds"] for entry in steps)
     return NUM_EPOCHS * len(train) / clips_per_second

@@ -14,17 +14,21 @@ from datasets import Dataset
 from test_encoder import CONFIGS, build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
-from utils.embed import _batches, embed, layer_means
+from utils.embed import _batches, embed, hidden_states, layer_means
 from utils.runtime import PROJECT_ROOT
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+
+
+def means_of(model, clips: list[torch.Tensor]) -> torch.Tensor:
+    return layer_means(*hidden_states(model, clips))
 
 
 @every_encoder
 def test_a_clip_has_the_same_means_beside_longer_ones_as_alone(encoder):
     model = build(encoder)
     clips = random_clips(16_000, 9_000, 16_000, 4_321, 12_345)
-    together = layer_means(model, clips)
+    together = means_of(model, clips)
     for clip, means in zip(clips, together, strict=True):
         with torch.inference_mode():
             states = model.base_model(clip[None], output_hidden_states=True).hidden_states
@@ -37,7 +41,7 @@ def test_a_stock_head_gives_the_same_logits_from_the_means(encoder):
     model = build(encoder)
     torch.nn.init.normal_(model.layer_weights)
     clips = random_clips(16_000, 9_000, 4_321)
-    means = layer_means(model, clips)
+    means = means_of(model, clips)
     with torch.inference_mode():
         weights = model.layer_weights.softmax(-1)
         logits = model.classifier(model.projector((means * weights[:, None]).sum(dim=1)))
@@ -60,17 +64,17 @@ class Counting:
         return EXTRACTOR.to_json_string()
 
 
-def clips_of(*lengths: int) -> tuple[Dataset, list[str]]:
+def clips_of(*lengths: int) -> tuple[Dataset, list[int], list[str]]:
     clips = [clip.numpy() for clip in random_clips(*lengths)]
-    return Dataset.from_dict({"waveform": clips}), [f"clip {length}" for length in lengths]
+    return Dataset.from_dict({"waveform": clips}), list(lengths), [f"clip {length}" for length in lengths]
 
 
 def test_no_clip_is_encoded_twice_and_another_encoder_starts_anew(tmp_path):
     model = build("wav2vec2-base")
-    waveforms, digests = clips_of(8_000, 6_000, 7_000)
-    first = embed(model, EXTRACTOR, waveforms.select([0, 1]), digests[:2], tmp_path)
+    waveforms, lengths, digests = clips_of(8_000, 6_000, 7_000)
+    first = embed(model, EXTRACTOR, waveforms.select([0, 1]), lengths[:2], digests[:2], tmp_path)
     counting = Counting()
-    again = embed(model, counting, waveforms, digests, tmp_path)
+    again = embed(model, counting, waveforms, lengths, digests, tmp_path)
     assert counting.count == 1
     np.testing.assert_array_equal(again[:2], first)
     assert again.shape == (3, 4, 32) and again.dtype == np.float32
@@ -78,20 +82,20 @@ def test_no_clip_is_encoded_twice_and_another_encoder_starts_anew(tmp_path):
     with torch.no_grad():
         model.base_model.encoder.layers[0].attention.k_proj.weight[0, 0] += 1
     counting = Counting()
-    other = embed(model, counting, waveforms, digests, tmp_path)
+    other = embed(model, counting, waveforms, lengths, digests, tmp_path)
     assert counting.count == 3 and np.abs(other - again).max() > 1e-6
 
 
 def test_the_same_weights_under_other_settings_start_anew_and_under_another_head_do_not(tmp_path):
-    waveforms, digests = clips_of(8_000, 6_000)
-    first = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, digests, tmp_path)
+    waveforms, lengths, digests = clips_of(8_000, 6_000)
+    first = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, lengths, digests, tmp_path)
 
     def encode_again(**settings) -> tuple[np.ndarray, int]:
         model = build("wav2vec2-base")
         other = type(model)(type(model.config)(**model.config.to_dict() | settings))
         other.base_model.load_state_dict(model.base_model.state_dict())
         counting = Counting()
-        return embed(other, counting, waveforms, digests, tmp_path), counting.count
+        return embed(other, counting, waveforms, lengths, digests, tmp_path), counting.count
 
     same, count = encode_again(id2label={0: "a", 1: "b", 2: "c"}, label2id={"a": 0, "b": 1, "c": 2})
     np.testing.assert_array_equal(same, first)
@@ -103,8 +107,8 @@ def test_the_same_weights_under_other_settings_start_anew_and_under_another_head
 def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.embed.SHARD", 2)
     model = build("wav2vec2-base")
-    waveforms, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
-    whole = embed(model, EXTRACTOR, waveforms, digests, tmp_path / "whole")
+    waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
+    whole = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "whole")
 
     class Killed(Counting):
         def __call__(self, *args, **kwargs):
@@ -113,24 +117,23 @@ def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
             return super().__call__(*args, **kwargs)
 
     with pytest.raises(KeyboardInterrupt):
-        embed(model, Killed(), waveforms, digests, tmp_path / "killed")
+        embed(model, Killed(), waveforms, lengths, digests, tmp_path / "killed")
     counting = Counting()
-    resumed = embed(model, counting, waveforms, digests, tmp_path / "killed")
+    resumed = embed(model, counting, waveforms, lengths, digests, tmp_path / "killed")
     assert counting.count == 3  # of five clips two had reached the disk
     np.testing.assert_array_equal(resumed, whole)
 
 
 def test_one_at_a_time_or_together_under_a_budget_is_the_same(tmp_path, monkeypatch):
     model = build("wavlm")
-    waveforms, digests = clips_of(8_000, 7_000, 6_000, 5_000)
-    alone = embed(model, EXTRACTOR, waveforms, digests, tmp_path / "alone")
-    lengths = dict(zip(digests, (8_000, 7_000, 6_000, 5_000), strict=True))
+    waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000)
+    alone = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "alone")
     sizes = []
-    for batch in _batches(digests, lengths, budget=16_000):
-        rows = waveforms.select([digests.index(digest) for digest in batch]).with_format("numpy")
+    for batch in _batches(range(4), lengths, budget=16_000):
+        rows = waveforms.select(batch).with_format("numpy")
         values = [EXTRACTOR(row["waveform"], sampling_rate=16_000)["input_values"][0] for row in rows]
-        together = layer_means(model, [torch.as_tensor(value) for value in values]).numpy()
-        np.testing.assert_allclose(together, alone[[digests.index(digest) for digest in batch]], atol=1e-5)
+        together = means_of(model, [torch.as_tensor(value) for value in values]).numpy()
+        np.testing.assert_allclose(together, alone[batch], atol=1e-5)
         sizes.append(len(batch))
     assert sizes == [2, 2]
 
@@ -166,8 +169,8 @@ def test_two_processes_share_the_pass_and_both_have_all_means(tmp_path):
     }
     command = [sys.executable, "-c", SHARED_PASS, str(tmp_path)]
     subprocess.run(command, env=environment, check=True, timeout=120)
-    waveforms, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
-    expected = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, digests, tmp_path / "alone")
+    waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
+    expected = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, lengths, digests, tmp_path / "alone")
     for process, count in enumerate((3, 2)):
         told = np.load(tmp_path / f"{process}.npz")
         assert told["count"] == count

@@ -307,6 +307,15 @@ def test_a_chosen_checkpoint_is_taken(begun):
     assert runs.begin_run(begun, chosen, IDENTITY) == chosen
 
 
+@pytest.mark.parametrize("resume", [None, "true"])
+def test_a_process_beside_the_one_that_writes_changes_nothing(begun, resume):
+    """Several at once would remove what the first one has already begun to fill."""
+    (begun / "checkpoints/.run.json.1234.partial").touch()
+    before = contents(begun)
+    assert runs.begin_run(begun, resume, IDENTITY, writes=False) is None
+    assert contents(begun) == before
+
+
 def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
     assert runs.begin_run(tmp_path / "run", "true", IDENTITY) is None
     assert runs.last_checkpoint(tmp_path / "run/checkpoints/holdout") is None

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,7 +40,6 @@ from utils.embed import SHARD
 from utils.runtime import InputError
 
 PYTHON = [sys.executable]
-TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1"]
 TWO_STEPS = (
     "--max_steps=2",
@@ -305,23 +305,39 @@ def test_adapters_are_trained_and_merged_into_a_stock_checkpoint(tmp_path, cache
 # ---- Several processes ----
 
 
-def test_two_processes_take_the_steps_of_one_and_count_each_clip_once(tmp_path, cache):
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(one, "--demo", *TWO_STEPS, "--per_device_train_batch_size=8", cache=cache)
-    output = train(
-        two,
-        *["--demo", *TWO_STEPS, "--per_device_train_batch_size=4", "--use_cpu=true"],
-        cache=cache,
-        launcher=TWO_PROCESSES,
-    )
-    assert "world size 2" in output
+def train_on_two_machines(folder: Path, *options: str) -> str:
+    """Run the script in two processes on each of two machines that share no folder; return what the first
+    machine printed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    machines = []
+    for rank in range(2):
+        own = folder / f"machine {rank}"
+        own.mkdir(parents=True)
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={rank}"]
+        command += ["--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
+        command += ["train_wav2vec2.py", *options, f"--output_dir={own}/run", f"--cache_dir={own}/cache"]
+        with (own / "printed.txt").open("w") as printed:
+            machines.append(subprocess.Popen(command, cwd=PROJECT, stdout=printed, stderr=printed))
+    codes = [machine.wait(timeout=900) for machine in machines]
+    printed = [(folder / f"machine {rank}" / "printed.txt").read_text() for rank in range(2)]
+    assert codes == [0, 0], printed[0][-3000:] + printed[1][-3000:]
+    return printed[0]
 
-    histories = [metrics_of(folder)["training"]["history"] for folder in (one, two)]
+
+def test_four_processes_on_two_machines_take_the_steps_of_one_and_count_each_clip_once(tmp_path, cache):
+    one, four = tmp_path / "one", tmp_path / "machine 0" / "run"
+    train(one, "--demo", *TWO_STEPS, "--per_device_train_batch_size=8", cache=cache)
+    options = ["--demo", *TWO_STEPS, "--per_device_train_batch_size=2", "--use_cpu=true"]
+    assert "world size 4" in train_on_two_machines(tmp_path, *options)
+    assert not list((tmp_path / "machine 1" / "run").iterdir())  # the run is on the first one
+
+    histories = [metrics_of(folder)["training"]["history"] for folder in (one, four)]
     for quantity in ("loss", "grad_norm", "eval_uar", "eval_loss"):
         steps = [[entry[quantity] for entry in history if quantity in entry] for history in histories]
         assert steps[0] and steps[1] == pytest.approx(steps[0], rel=1e-4), quantity
 
-    predictions = [pd.read_csv(folder / "predictions.csv") for folder in (one, two)]
+    predictions = [pd.read_csv(folder / "predictions.csv") for folder in (one, four)]
     assert len(predictions[1]) == 120 and predictions[1]["clip"].is_unique
     assert (predictions[1]["clip"] == predictions[0]["clip"]).all()
     probabilities = [rows.filter(regex="^p_").to_numpy() for rows in predictions]

@@ -3,12 +3,26 @@
 Run: python -m pytest tests/test_tuned.py
 """
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from test_encoder import build, every_encoder, random_clips
+from transformers import Wav2Vec2FeatureExtractor
 
-from utils.encoder import freeze_all_but_last
-from utils.tuned import TunedLayers, frozen_part
+from utils.embed import embed, hidden_states, layer_means
+from utils.encoder import count_frames, freeze_all_but_last
+from utils.frames import Frames
+from utils.tuned import MAX_PADDING, FrozenClips, TunedLayers, alike
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=False)
+
+
+def frozen_part(model, clip: torch.Tensor, num_frozen: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the tuned layers hear of a clip."""
+    states, num_frames = hidden_states(model, [clip], num_frozen + 1)
+    means = layer_means(states[: num_frozen + 1], num_frames)
+    return states[num_frozen][0].clone(), means[0].clone()
 
 
 @every_encoder
@@ -17,14 +31,14 @@ def test_logits_and_gradients_are_those_of_the_whole_model(encoder, num_layers):
     model = build(encoder)
     torch.nn.init.normal_(model.layer_weights)
     freeze_all_but_last(model, num_layers)
-    clips = random_clips(16_000, 9_000, 16_000)
+    clips = random_clips(16_000, 15_000, 9_000, 16_000)  # all but one share a pass
     whole = torch.cat([model(clip[None]).logits for clip in clips])
     whole.square().sum().backward()
     expected = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
 
     tuned = TunedLayers(model, num_layers)
-    logits = tuned([frozen_part(model, clip, num_layers) for clip in clips])
+    logits = tuned([frozen_part(model, clip, 3 - num_layers) for clip in clips])
     torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-4)
     logits.square().sum().backward()
     told = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
@@ -41,3 +55,61 @@ def test_it_has_the_weights_that_learn_and_no_others():
     assert {id(each) for each in tuned.values()} == {
         id(dict(model.named_parameters())[name]) for name in learning
     }
+
+
+def test_clips_of_like_length_share_a_pass_with_little_padding():
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(50, 260, size=100).tolist()
+    groups = list(alike(lengths))
+    assert sorted(row for group in groups for row in group) == list(range(100))
+    assert len(groups) < 40
+    for group in groups:
+        own = [lengths[row] for row in group]
+        assert max(own) * len(own) <= (1 + MAX_PADDING) * sum(own)
+
+
+class Layers:
+    """Counts how often each transformer layer runs."""
+
+    def __init__(self, model):
+        self.counts = [0] * len(model.base_model.encoder.layers)
+        for number, layer in enumerate(model.base_model.encoder.layers):
+            layer.register_forward_pre_hook(lambda *_, number=number: self.count(number))
+
+    def count(self, number: int) -> None:
+        self.counts[number] += 1
+
+
+@every_encoder
+def test_one_pass_gives_means_and_frames_and_where_the_means_are_known_it_is_shorter(encoder, tmp_path):
+    model = build(encoder)
+    lengths = [8_000, 6_000, 7_000]
+    clips = random_clips(*lengths)
+    waveforms = Dataset.from_dict({"waveform": [clip.numpy() for clip in clips]})
+    digests = ["a", "b", "c"]
+
+    def encode(name: str, num_frozen: int = 1) -> tuple[np.ndarray, Frames, list[int]]:
+        frames = Frames(tmp_path / name, num_frozen, count_frames(model, lengths), 32)
+        layers = Layers(model)
+        means = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "cache", frames)
+        return means, frames, layers.counts
+
+    means, frames, counts = encode("first")
+    assert counts == [3, 3, 3]
+    again, same, counts = encode("second")
+    assert counts == [3, 3, 0]  # one more than is frozen
+    np.testing.assert_array_equal(again, means)
+    for row, clip in enumerate(clips):
+        expected, expected_means = frozen_part(model, clip, 1)
+        np.testing.assert_allclose(frames[row], expected, atol=1e-5)
+        np.testing.assert_array_equal(same[row], frames[row])
+        heard = FrozenClips(frames, means, np.array([row]), [2])[0]
+        np.testing.assert_allclose(heard["input_values"][1], expected_means, atol=1e-5)
+        assert heard["label"] == 2
+
+    same._done[1] = 0  # as after a kill
+    same.values[:] = 0
+    *_, counts = encode("second")
+    assert counts == [1, 1, 0]
+    np.testing.assert_array_equal(same[1], frames[1])
+    assert not same[0].any()

@@ -1,21 +1,25 @@
 """A frozen encoder and clips come in; the time mean of each of its hidden layers goes out, kept on disk.
 
 Everything after the encoder is affine in a stock classifier, so these means are all that a frozen encoder
-has to say of a clip: one pass serves every fold, seed and label set.
+has to say of a clip: one pass serves every fold, seed and label set. The same pass gives the frames that
+layers to be tuned are given.
 """
 
-import contextlib
 import hashlib
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from utils.audio import DECODING_VERSION, SAMPLING_RATE
+from utils.frames import Frames
+from utils.machines import from_other_disks
 from utils.runtime import logger, write_bytes
 
 _VERSION = 1  # of what is computed here
@@ -62,15 +66,20 @@ class UnpaddedConvolutions(torch.nn.Module):
 
 
 @torch.inference_mode()
-def layer_means(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the time mean of each hidden state, the same for each clip as for that clip alone.
+def hidden_states(
+    model: torch.nn.Module, clips: Sequence[torch.Tensor], num_layers: int | None = None
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Return the hidden states, the same for each clip as for that clip alone.
 
     Args:
         model: a stock classifier over raw waveforms, in eval mode.
         clips: tensors (num_samples,) as its feature extractor makes them, on its device.
+        num_layers: only so many of the first layers are run; by default all.
 
     Returns:
-        float32 (num_clips, num_hidden_layers + 1, hidden_size); entry 0 is what the first layer is given.
+        states: num_layers + 1 of (num_clips, num_frames, hidden_size), first what the first layer is given.
+            What is beyond the end of a shorter clip means nothing.
+        num_frames: int64 (num_clips,), of each clip.
     """
     base = model.base_model
     lengths = torch.tensor([len(clip) for clip in clips])
@@ -78,14 +87,19 @@ def layer_means(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.
     mask = None
     if len(lengths.unique()) > 1:
         mask = (torch.arange(values.shape[1]) < lengths[:, None]).long().to(values.device)
-    convolutions = base.feature_extractor
+    convolutions, layers = base.feature_extractor, base.encoder.layers
     base.feature_extractor = UnpaddedConvolutions(convolutions, lengths.tolist())
+    base.encoder.layers = layers[:num_layers]
     try:
         states = base(values, attention_mask=mask, output_hidden_states=True).hidden_states
     finally:
-        base.feature_extractor = convolutions
-    num_frames = base._get_feat_extract_output_lengths(lengths).to(values.device)
-    sounds = torch.arange(states[0].shape[1], device=values.device) < num_frames[:, None]
+        base.feature_extractor, base.encoder.layers = convolutions, layers
+    return states, base._get_feat_extract_output_lengths(lengths).to(values.device)
+
+
+def layer_means(states: Sequence[torch.Tensor], num_frames: torch.Tensor) -> torch.Tensor:
+    """Return the time means of `hidden_states`, float32 (num_clips, num_states, hidden_size)."""
+    sounds = torch.arange(states[0].shape[1], device=num_frames.device) < num_frames[:, None]
     sums = [(state.float() * sounds[..., None]).sum(dim=1) for state in states]
     return torch.stack(sums, dim=1) / num_frames[:, None, None]
 
@@ -94,87 +108,119 @@ def embed(
     model: torch.nn.Module,
     feature_extractor,
     waveforms,
+    num_samples: Sequence[int],
     digests: Sequence[str],
     cache_dir: Path,
-    autocast: torch.dtype | None = None,
+    frames: Frames | None = None,
 ) -> np.ndarray:
     """Return the time means of all hidden states of many clips; compute those that no earlier run kept.
 
-    With several processes each computes its share, and all get the whole result. A killed pass has lost at
-    most the last `SHARD` clips of each process.
+    In float32, on a GPU too: it is one pass, and what learns from it is scored in float32 later. With several
+    processes, on one machine or on several, each computes its share, and all get the whole result. A killed
+    pass has lost at most the last `SHARD` clips of each process.
 
     Args:
         model: a stock classifier over raw waveforms.
         feature_extractor: the encoder's.
         waveforms: Dataset with a `waveform` per row (float32, 16 kHz).
+        num_samples: the rows' lengths.
         digests: the rows' `audio.file_digest`s.
         cache_dir: folder of the cache; made where it is missing.
-        autocast: compute in this precision (a GPU's bfloat16 or float16); float32 without it.
+        frames: is filled where it has none yet: in the same pass, or, of clips whose means are kept, in one
+            of the first layers alone.
 
     Returns:
-        float32 (num_clips, num_hidden_layers + 1, hidden_size).
+        float32 (num_clips, num_hidden_layers + 1, hidden_size), mapped into memory: 40 KB per clip of a base
+        encoder.
     """
     state = PartialState()
     model.eval()
-    folder = cache_dir / f"embeddings-{_encoder_key(model, feature_extractor, autocast)}"
+    folder = cache_dir / f"embeddings-{_encoder_key(model, feature_extractor)}"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = waveforms.select_columns("waveform").with_format("numpy")
-    kept = _read_shards(folder)
-    state.wait_for_everyone()  # no process writes before all agree on what is missing
-    missing = {digest: row for row, digest in enumerate(digests) if digest not in kept}
-    if missing:
-        logger.info("Encoding %d of %d clips, to be kept in %s", len(missing), len(digests), folder)
-        lengths = {digest: len(rows[row]["waveform"]) for digest, row in missing.items()}
-        # The longest first: what does not fit into memory fails at once.
-        order = sorted(missing, key=lambda digest: (-lengths[digest], digest))
-        mine = order[state.process_index :: state.num_processes]
-        budget = MAX_SAMPLES_PER_BATCH if model.device.type == "cuda" else 0
-        precision = contextlib.nullcontext()
-        if autocast:
-            precision = torch.autocast(model.device.type, autocast)
+    _fetch(folder, frames)  # no process writes before all agree on what is missing
+    kept = {digest for shard, _ in _read_shards(folder) for digest in shard}
+    # The longest first: what does not fit into memory fails at once.
+    order = sorted(range(len(digests)), key=lambda row: (-num_samples[row], digests[row]))
+    unknown = [row for row in order if digests[row] not in kept]
+    unfilled = set(frames.missing()) if frames else set()
+    unfilled = [row for row in order if row in unfilled and digests[row] in kept]
+    state.wait_for_everyone()
+
+    def encode(rows: list[int], num_layers: int | None, description: str) -> Iterator[tuple]:
+        return _encode(model, feature_extractor, waveforms, num_samples, rows, num_layers, description)
+
+    if unknown:
+        logger.info("Encoding %d of %d clips, to be kept in %s", len(unknown), len(digests), folder)
         shard = {}
-        silent = None if state.is_main_process else True
-        with tqdm(total=len(mine), desc="Encoding clips", unit="clip", disable=silent) as progress, precision:
-            for batch in _batches(mine, lengths, budget):
-                clips = [
-                    torch.as_tensor(
-                        feature_extractor(rows[missing[digest]]["waveform"], sampling_rate=SAMPLING_RATE)[
-                            "input_values"
-                        ][0]
-                    ).to(model.device)
-                    for digest in batch
-                ]
-                shard |= dict(zip(batch, layer_means(model, clips).cpu().numpy(), strict=True))
-                progress.update(len(batch))
-                if len(shard) >= SHARD:
-                    _write_shard(folder, shard)
-                    shard = {}
+        for rows, states, num_frames in encode(unknown, None, "Encoding clips"):
+            means = layer_means(states, num_frames).cpu().numpy()
+            shard |= dict(zip((digests[row] for row in rows), means, strict=True))
+            if frames:
+                _fill(frames, rows, states, num_frames)
+            if len(shard) >= SHARD:
+                _write_shard(folder, shard)
+                shard = {}
         if shard:
             _write_shard(folder, shard)
-        state.wait_for_everyone()
-        kept = _read_shards(folder)
-    return np.stack([kept[digest] for digest in digests])
+    if unfilled:
+        for rows, states, num_frames in encode(unfilled, frames.layer + 1, "Running the frozen layers"):
+            _fill(frames, rows, states, num_frames)
+    state.wait_for_everyone()
+    _fetch(folder, frames)
+    return _map_means(folder, digests)
 
 
-def _batches(digests: Sequence[str], lengths: dict[str, int], budget: int) -> Iterator[list[str]]:
+def _encode(
+    model,
+    feature_extractor,
+    waveforms,
+    num_samples,
+    rows: list[int],
+    num_layers: int | None,
+    description: str,
+) -> Iterator[tuple[list[int], tuple[torch.Tensor, ...], torch.Tensor]]:
+    """Yield batches of this process's share of the rows, with their `hidden_states`."""
+    state = PartialState()
+    mine = rows[state.process_index :: state.num_processes]
+    budget = MAX_SAMPLES_PER_BATCH if model.device.type == "cuda" else 0
+    clips = waveforms.select_columns("waveform").with_format("numpy")
+    disable = None if state.is_main_process else True
+    with tqdm(total=len(mine), desc=description, unit="clip", disable=disable) as progress:
+        for batch in _batches(mine, num_samples, budget):
+            values = [
+                feature_extractor(clips[row]["waveform"], sampling_rate=SAMPLING_RATE)["input_values"][0]
+                for row in batch
+            ]
+            on_device = [torch.as_tensor(each).to(model.device) for each in values]
+            yield batch, *hidden_states(model, on_device, num_layers)
+            progress.update(len(batch))
+
+
+def _fill(frames: Frames, rows: list[int], states: Sequence[torch.Tensor], num_frames: torch.Tensor) -> None:
+    values = states[frames.layer].float().cpu().numpy()
+    for row, own, length in zip(rows, values, num_frames.tolist(), strict=True):
+        frames[row] = own[:length]
+
+
+def _batches(rows: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Group clips, the longest first: a batch with its padding has at most `budget` samples, or one clip."""
     batch = []
-    for digest in digests:
+    for row in rows:
         if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
             yield batch
             batch = []
-        batch.append(digest)
+        batch.append(row)
     if batch:
         yield batch
 
 
-def _encoder_key(model: torch.nn.Module, feature_extractor, autocast: torch.dtype | None) -> str:
+def _encoder_key(model: torch.nn.Module, feature_extractor) -> str:
     """Return a digest of all that the means depend on beside the clip: whatever a checkpoint is called, its
     weights and settings say which one it is."""
     settings = [
         _VERSION,
         DECODING_VERSION,
-        str(autocast),
+        "None",  # stood for float32 when there were other precisions; caches of that time stay good
         feature_extractor.to_json_string(),
         type(model).__name__,
         *(item for item in sorted(model.config.to_dict().items()) if item[0] not in _NOT_THE_ENCODERS),
@@ -193,9 +239,42 @@ def _write_shard(folder: Path, shard: dict[str, np.ndarray]) -> None:
     write_bytes(folder / f"{name}.npz", buffer.getvalue())
 
 
-def _read_shards(folder: Path) -> dict[str, np.ndarray]:
-    kept = {}
+def _read_shards(folder: Path) -> Iterator[tuple[list[str], np.lib.npyio.NpzFile]]:
+    """Yield the digests in each shard, and the open shard: its means are read when they are asked for."""
     for path in sorted(folder.glob("*.npz")):
         with np.load(path, allow_pickle=False) as shard:
-            kept |= dict(zip(shard["digests"].tolist(), shard["means"], strict=True))
-    return kept
+            yield shard["digests"].tolist(), shard
+
+
+def _fetch(folder: Path, frames: Frames | None) -> None:
+    """Write the shards and frames to this machine's disk that other machines have computed."""
+    own = {path.name for path in folder.glob("*.npz")}
+    names = sorted(set(gather_object(sorted(own))))
+    for name, content in from_other_disks(
+        names, [name in own for name in names], lambda name: (folder / name).read_bytes()
+    ):
+        write_bytes(folder / name, content)
+    if frames:
+        have = np.ones(len(frames.ends), dtype=bool)
+        have[frames.missing()] = False
+        for row, values in from_other_disks(range(len(have)), have, frames.__getitem__):
+            frames[row] = values
+
+
+def _map_means(folder: Path, digests: Sequence[str]) -> np.memmap:
+    """Return the means of these clips in their order, in a nameless file beside the shards."""
+    rows_of = {}
+    for row, digest in enumerate(digests):
+        rows_of.setdefault(digest, []).append(row)
+    means = None
+    for kept, shard in _read_shards(folder):
+        if not any(digest in rows_of for digest in kept):
+            continue
+        values = shard["means"]
+        if means is None:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                means = np.memmap(file, np.float32, "w+", shape=(len(digests), *values.shape[1:]))
+        for digest, own in zip(kept, values, strict=True):
+            means[rows_of.pop(digest, [])] = own
+    assert not rows_of, "clips that nobody has encoded"
+    return means

@@ -50,6 +50,11 @@ def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.n
     return frozen
 
 
+def count_frames(model: torch.nn.Module, num_samples: Sequence[int]) -> list[int]:
+    """Return how many frames the convolutions of a stock classifier make of clips of these lengths."""
+    return model.base_model._get_feat_extract_output_lengths(torch.tensor(list(num_samples))).tolist()
+
+
 def add_lora(model: torch.nn.Module, rank: int):
     """Freeze the encoder and add low-rank adapters to the feed-forward parts of all its layers.
 

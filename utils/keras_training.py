@@ -4,6 +4,7 @@ Training hears segments of one length, augmented and mixed; validation hears cli
 """
 
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class TrainingSegments(keras.utils.PyDataset):
             (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization").
         label_smoothing: share of the target that all emotions have alike.
         seed: of order, cuts, augmentation and mixing.
+        folder: on whose disk the levelled speech is kept meanwhile, nameless and mapped into memory: 0.1 MB a
+            clip, too much to hold of a large corpus. By default that of temporary files.
     """
 
     def __init__(
@@ -50,10 +53,18 @@ class TrainingSegments(keras.utils.PyDataset):
         mixup: float,
         label_smoothing: float,
         seed: int,
+        folder: Path | None = None,
     ):
         super().__init__(workers=NUM_WORKERS)
-        rows = dataset.with_format("numpy")
-        self.waveforms = [LEVEL * speech_part(row["waveform"])[0] for row in rows]
+        lengths = []
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for row in dataset.with_format("numpy"):
+                speech = LEVEL * speech_part(row["waveform"])[0]
+                file.write(speech)
+                lengths.append(len(speech))
+            file.flush()
+            self.samples = np.memmap(file, np.float32, "r")
+        self.ends = np.cumsum(lengths)
         labels = np.asarray(dataset["label"])
         self.targets = np.eye(num_emotions, dtype=np.float32)[labels] * (1 - label_smoothing)
         self.targets += label_smoothing / num_emotions
@@ -65,14 +76,14 @@ class TrainingSegments(keras.utils.PyDataset):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.waveforms) // self.batch_size)
+        return -(-len(self.ends) // self.batch_size)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.waveforms))
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.ends))
         order = np.resize(order, len(self) * self.batch_size)
         rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         generator = np.random.default_rng((self.seed, self.epoch, batch))
-        waveforms = np.stack([self._segment(self.waveforms[row], generator) for row in rows])
+        waveforms = np.stack([self._segment(self._speech(row), generator) for row in rows])
         targets, weights = self.targets[rows], self.weights[rows]
         if self.mixup:
             share = generator.beta(self.mixup, self.mixup, size=len(rows)).astype(np.float32)
@@ -83,6 +94,9 @@ class TrainingSegments(keras.utils.PyDataset):
                 for values in (waveforms, targets, weights)
             )
         return waveforms, targets, weights
+
+    def _speech(self, row: int) -> np.ndarray:
+        return np.array(self.samples[self.ends[row - 1] if row else 0 : self.ends[row]])
 
     def _segment(self, waveform: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         # Where it stands is drawn below; a shift would cut speech off.

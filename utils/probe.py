@@ -49,9 +49,9 @@ class Probe:
     bias: np.ndarray
     choice: np.ndarray
 
-    def logits(self, means: np.ndarray) -> np.ndarray:
-        """(num_clips, num_hidden_states, hidden_size) -> (num_clips, num_labels), float64"""
-        return _features(means, self.layer) @ self.weights.T + self.bias
+    def logits(self, means: np.ndarray, rows: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """(num_clips, num_hidden_states, hidden_size) -> (num_rows, num_labels), float64"""
+        return _features(means, self.layer, rows) @ self.weights.T + self.bias
 
 
 def fit_probes(
@@ -77,7 +77,7 @@ def _fit_probes(means, labels, parts, num_labels) -> list[Probe]:
     choosers = _share(parts)
     distinct = list(dict.fromkeys(choosers))
     scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
-        joblib.delayed(_cross_validate)(_features(means[rows], layer), labels[rows], groups)
+        joblib.delayed(_cross_validate)(_features(means, layer, rows), labels[rows], groups)
         for rows, groups in (_common(parts, chooser) for chooser in distinct)
         for layer in candidates
     )
@@ -88,7 +88,7 @@ def _fit_probes(means, labels, parts, num_labels) -> list[Probe]:
         choice = choices[distinct.index(chooser)]
         best, strength = np.unravel_index(choice.argmax(), choice.shape)
         layer, strength = candidates[best], STRENGTHS[strength]
-        scaler, model = _fit(_features(means[rows], layer), labels[rows], [strength])[0]
+        scaler, model = _fit(_features(means, layer, rows), labels[rows], [strength])[0]
         weights = _as_rows(model.coef_, num_labels) / scaler.scale_
         bias = _as_rows(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
         probes.append(Probe(layer, strength, weights, bias, choice))
@@ -117,8 +117,14 @@ def _common(parts, block: range) -> tuple[np.ndarray, np.ndarray]:
     return rows[common], np.asarray(groups)[common]
 
 
-def _features(means: np.ndarray, layer: int | None) -> np.ndarray:
-    return means.mean(axis=1) if layer is None else means[:, layer]
+def _features(means: np.ndarray, layer: int | None, rows: Sequence[int] | slice) -> np.ndarray:
+    """Return (num_rows, hidden_size) of one layer, or of the mean of all, read one after the other."""
+    if layer is not None:
+        return np.asarray(means[rows, layer])
+    total = np.asarray(means[rows, 0])
+    for layer in range(1, means.shape[1]):
+        total = total + means[rows, layer]
+    return np.asarray(total / np.float32(means.shape[1]))
 
 
 def _as_rows(values: np.ndarray, num_labels: int) -> np.ndarray:

@@ -84,7 +84,7 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool, evaluate: bool
     return True
 
 
-def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
+def begin_run(folder: Path, resume: str | None, identity: dict, writes: bool = True) -> str | None:
     """Make the run's folder ready for training, and return the checkpoint that the user named, if any.
 
     Args:
@@ -92,6 +92,8 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
             name in `checkpoints` below it.
         resume: `--resume_from_checkpoint`: true, the folder of one checkpoint, or None.
         identity: what must not change in between: encoder, emotions, split digest.
+        writes: False in all processes but the first that uses the folder: they check, after it, and change
+            nothing.
 
     Raises:
         InputError: the run that was begun had another identity. To go on would let its training
@@ -116,6 +118,8 @@ def begin_run(folder: Path, resume: str | None, identity: dict) -> str | None:
                 f"now it is {identity[key]}; give the same options as then, or start anew with "
                 "--overwrite"
             )
+    if not writes:
+        return str(chosen) if chosen else None
     checkpoints.mkdir(parents=True, exist_ok=True)
     if not (begun or chosen):
         # No identity: what a kill leaves half removed will not be taken up, but removed.

@@ -47,7 +47,7 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        if is_main_process():
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the first on its machine; others say the same
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:

@@ -5,15 +5,14 @@ stay in eval mode, batches without padding, and a log that says how long things 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 
 from utils.batches import EqualLengthSampler, collate
-from utils.encoder import is_head, unpadded_logits
-from utils.tuned import TunedLayers
+from utils.encoder import is_head
 
 
 class AfterSaving(TrainerCallback):
@@ -32,6 +31,7 @@ class EmotionTrainer(Trainer):
 
     Args:
         model: a stock classifier over raw waveforms, or the `tuned.TunedLayers` of one.
+        logits: takes the model, wrapped or not, and the `input_values` of a batch, and returns the logits.
         frozen: modules that do not learn, as from `encoder.freeze_all_but_last`.
         head_learning_rate: of the head; the encoder's layers have `args.learning_rate`.
         class_weights: float tensor (num_labels,), the weight of each label in the training loss.
@@ -43,6 +43,7 @@ class EmotionTrainer(Trainer):
         self,
         *,
         model: torch.nn.Module,
+        logits: Callable[[torch.nn.Module, Sequence], torch.Tensor],
         frozen: list[torch.nn.Module],
         head_learning_rate: float,
         class_weights: torch.Tensor,
@@ -52,9 +53,10 @@ class EmotionTrainer(Trainer):
         # These classes ignore the number of items in a batch, so the Trainer must average over steps.
         model.accepts_loss_kwargs = False
         super().__init__(model=model, data_collator=collate, **kwargs)
+        self.logits = logits
         self.frozen = frozen
         self.head_learning_rate = head_learning_rate
-        self.class_weights = class_weights
+        self.class_weights = class_weights.float().to(self.args.device)
         self.max_samples = max_samples
         self.logged = time.perf_counter()
 
@@ -95,8 +97,7 @@ class EmotionTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         for module in self.frozen:
             module.eval()
-        outputs = model(inputs["input_values"])
-        logits = outputs if isinstance(self.model, TunedLayers) else outputs.logits
+        logits = self.logits(model, inputs["input_values"])
         losses = cross_entropy(
             logits.float(),
             inputs["labels"],
@@ -104,15 +105,12 @@ class EmotionTrainer(Trainer):
             label_smoothing=self.args.label_smoothing_factor,
         )
         # A plain mean of weighted losses: two halves of a batch average to the whole.
-        loss = (losses * self.class_weights.to(losses)[inputs["labels"]]).mean()
-        return (loss, outputs) if return_outputs else loss
+        loss = (losses * self.class_weights[inputs["labels"]]).mean()
+        return (loss, logits) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            if isinstance(self.model, TunedLayers):
-                logits = model(inputs["input_values"]).float()
-            else:
-                logits = unpadded_logits(model, inputs["input_values"])
+            logits = self.logits(model, inputs["input_values"]).float()
         # `compute_metrics` gives the loss; averaged over batches, the last one would weigh too much.
         return None, logits, inputs["labels"]

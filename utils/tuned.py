@@ -4,15 +4,16 @@ What the frozen part makes of a clip never changes, so it is computed once; trai
 sum over layers takes the time means of the frozen ones: everything after it is affine, so that is the same.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from tqdm.auto import tqdm
+from transformers.masking_utils import create_bidirectional_mask
 
-from utils.audio import SAMPLING_RATE
+from utils.frames import Frames
+
+MAX_PADDING = 0.05
+"""Share of the frames of a pass that may be padding. It is masked, so it costs time and changes nothing."""
 
 
 class TunedLayers(torch.nn.Module):
@@ -31,98 +32,83 @@ class TunedLayers(torch.nn.Module):
         self.projector = model.projector
         self.classifier = model.classifier
         self.layer_weights = model.layer_weights
+        self._config = model.config
         # WavLM's first layer says for all of them how much distance matters. In a list it is no part of this
         # module: it may be frozen.
         self._distances = [getattr(encoder.layers[0].attention, "compute_bias", None)]
 
     def forward(self, input_values: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """Return logits (num_clips, num_labels).
+        """Return logits (num_clips, num_labels), of each clip the same as of that clip alone.
 
         Args:
-            input_values: of each clip what `frozen_part` returned for it. Equally long ones share a pass.
+            input_values: of each clip as in `FrozenClips`, on the device of the weights. Those of like length
+                share a pass.
         """
-        lengths = [len(frames) for frames, _ in input_values]
-        pooled = [None] * len(lengths)
-        for length in sorted(set(lengths)):
-            rows = [row for row in range(len(lengths)) if lengths[row] == length]
-            hidden = torch.stack([input_values[row][0] for row in rows])
+        pooled = [None] * len(input_values)
+        for rows in alike([len(frames) for frames, _ in input_values]):
             means = [*torch.stack([input_values[row][1] for row in rows]).unbind(dim=1)]
-            means += [state.mean(dim=1) for state in self._run(hidden)]
+            means += self._run([input_values[row][0] for row in rows])
             weights = self.layer_weights.softmax(dim=-1)
             together = (torch.stack(means, dim=1) * weights[:, None]).sum(dim=1)
             for row, values in zip(rows, together, strict=True):
                 pooled[row] = values
         return self.classifier(self.projector(torch.stack(pooled)))
 
-    def _run(self, hidden: torch.Tensor) -> list[torch.Tensor]:
-        """Return the hidden states after each layer."""
-        options = {}
-        if self._distances[0] and self.num_frozen:
+    def _run(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the time means (num_clips, hidden_size) after each layer."""
+        hidden = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+        lengths = torch.tensor([len(clip) for clip in clips], device=hidden.device)
+        sounds = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+        is_wavlm = self._distances[0] is not None
+        options = {"attention_mask": None}
+        if len({len(clip) for clip in clips}) > 1:
+            mask = sounds if is_wavlm else create_bidirectional_mask(self._config, hidden, sounds)
+            options["attention_mask"] = mask
+        if is_wavlm and self.num_frozen:
             with torch.no_grad():
                 bias = self._distances[0](hidden.shape[1], hidden.shape[1])
             options["position_bias"] = bias[None].repeat(len(hidden), 1, 1, 1).flatten(0, 1)
-        states = []
+        means = []
         for layer in self.layers:
-            output = layer(hidden, **options)
-            if isinstance(output, tuple):  # a WavLM's
-                hidden, options["position_bias"] = output[:2]
-            else:
-                hidden = output
-            states.append(hidden)
-        return states
+            hidden = layer(hidden, **options)
+            if is_wavlm:
+                hidden, options["position_bias"] = hidden[:2]
+            means.append((hidden * sounds[..., None]).sum(dim=1) / lengths[:, None])
+        return means
+
+
+def alike(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield groups of clips that, padded to the longest, are at most `MAX_PADDING` longer than they are."""
+    group, total = [], 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        total += lengths[row]
+        if group and lengths[group[0]] * (len(group) + 1) > (1 + MAX_PADDING) * total:
+            yield group
+            group, total = [], lengths[row]
+        group.append(row)
+    yield group
 
 
 class FrozenClips(torch.utils.data.Dataset):
-    """What the frozen part of an encoder makes of clips, in a file of memory-mapped frames.
+    """What the frozen part of an encoder makes of the clips of a split.
 
-    `clips[i]`, or `clips[i, ...]` as the sampler asks for it, has the `input_values` that `TunedLayers` takes
-    and the `label`. Of several processes each fills in its share. A killed pass goes on where it was.
+    `clips[i]`, or `clips[i, ...]` as the sampler asks for it, has the `label` and, for `TunedLayers`, the
+    `input_values`: float32 frames (num_frames, hidden_size), which the first tuned layer is given, and means
+    (num_frozen_layers + 1, hidden_size), the time means of the hidden states up to there.
 
     Args:
-        model: a stock classifier; it is put into eval mode.
-        feature_extractor: the encoder's.
-        waveforms: Dataset with a `waveform` per row (float32, 16 kHz).
-        num_layers: how many of the last layers are tuned.
-        folder: for the files; made where it is missing. About 0.5 MB per clip of a base encoder.
+        frames: of the corpus.
+        means: float32 (num_clips, num_hidden_layers + 1, hidden_size) of the corpus, as from `embed.embed`.
+        rows: the split's in both.
+        labels: of these rows.
     """
 
-    def __init__(self, model: torch.nn.Module, feature_extractor, waveforms, num_layers: int, folder: Path):
-        rows = waveforms.select_columns("waveform").with_format("numpy")
-        base = model.base_model.eval()
-        num_states = len(base.encoder.layers) - num_layers + 1
-        self.lengths = np.array([len(row["waveform"]) for row in rows])
-        num_frames = base._get_feat_extract_output_lengths(torch.tensor(self.lengths)).numpy()
-        self.ends = np.cumsum(num_frames)
-        hidden_size = model.config.hidden_size
-
-        folder.mkdir(parents=True, exist_ok=True)
-        state = PartialState()
-        with state.main_process_first():
-            self.frames = _open(folder / "frames.f32", (self.ends[-1], hidden_size), np.float32)
-            self.means = _open(folder / "means.f32", (len(rows), num_states, hidden_size), np.float32)
-            done = _open(folder / "done.u8", (len(rows),), np.uint8)
-        mine = [row for row in range(state.process_index, len(rows), state.num_processes) if not done[row]]
-        silent = None if state.is_main_process else True
-        for row in tqdm(mine, "Running the frozen layers", unit="clip", disable=silent):
-            values = feature_extractor(rows[row]["waveform"], sampling_rate=SAMPLING_RATE)["input_values"][0]
-            clip = torch.as_tensor(values).to(model.device)
-            frames, means = frozen_part(model, clip, num_layers)
-            self.frames[self.ends[row] - len(frames) : self.ends[row]] = frames.numpy()
-            self.means[row] = means.numpy()
-            done[row] = 1
-        state.wait_for_everyone()
-        self.rows = np.arange(len(rows))
-        self.labels = None
-
-    def select(self, rows: np.ndarray, labels: np.ndarray) -> "FrozenClips":
-        """Return some of the clips, with their labels."""
-        chosen = object.__new__(FrozenClips)
-        chosen.__dict__ |= self.__dict__ | {
-            "rows": self.rows[rows],
-            "lengths": self.lengths[rows],
-            "labels": np.asarray(labels),
-        }
-        return chosen
+    def __init__(self, frames: Frames, means: np.ndarray, rows: np.ndarray, labels: Sequence[int]):
+        self.frames = frames
+        self.means = means
+        self.rows = rows
+        self.labels = np.asarray(labels)
+        self.lengths = np.diff(frames.ends, prepend=0)[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -130,35 +116,6 @@ class FrozenClips(torch.utils.data.Dataset):
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict:
         index = key[0] if isinstance(key, tuple) else key
         row = self.rows[index]
-        start = self.ends[row - 1] if row else 0
-        frames = torch.from_numpy(np.array(self.frames[start : self.ends[row]]))
-        means = torch.from_numpy(np.array(self.means[row]))
+        frames = torch.from_numpy(self.frames[row])
+        means = torch.from_numpy(np.array(self.means[row, : self.frames.layer + 1]))
         return {"input_values": (frames, means), "label": int(self.labels[index])}
-
-
-def _open(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """Map a file, and make it, of zeros, where it is missing or another size."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
-    return np.memmap(path, dtype, mode, shape=shape)
-
-
-@torch.inference_mode()
-def frozen_part(
-    model: torch.nn.Module, clip: torch.Tensor, num_layers: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the frozen layers make of a clip, float32 on the CPU.
-
-    Args:
-        model: a stock classifier in eval mode.
-        clip: (num_samples,) as its feature extractor makes it, on its device.
-        num_layers: how many of the last layers are tuned.
-
-    Returns:
-        frames: (num_frames, hidden_size), which the first tuned layer is given.
-        means: (num_frozen_layers + 1, hidden_size), the time means of the hidden states up to there.
-    """
-    states = model.base_model(clip[None], output_hidden_states=True).hidden_states
-    kept = states[: len(states) - num_layers]
-    means = torch.cat([state.mean(dim=1) for state in kept])
-    return kept[-1][0].float().cpu(), means.float().cpu()
