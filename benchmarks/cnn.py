@@ -4,7 +4,7 @@
 
 Trains the network of the first speaker fold of RAVDESS as the script does. Epochs in which one ready batch
 comes again and again take turns with real ones: the steps are the same, but nothing has to be made. What the
-real step loop takes longer on a GPU, the device waits. A CPU makes the batches itself, and that is no waiting:
+real step loop takes longer on a GPU, the device waits. A CPU makes the batches itself, which is no waiting:
 there it is what the real step loop leaves idle of the cores beyond what the other does. Prints medians.
 """
 
@@ -35,7 +35,7 @@ class OneBatch(keras.utils.PyDataset):
     """Has as many batches as the segments, all of them their first."""
 
     def __init__(self, segments: TrainingSegments):
-        super().__init__()
+        super().__init__(workers=segments.workers)
         self.batch = segments[0]
         self.length = len(segments)
 
