@@ -2,6 +2,7 @@
 
     python -m benchmarks.training --data_dir ~/ravdess ~/tess
     python -m benchmarks.training --data_dir ~/ravdess ~/tess --from_config tiny --rounds 2  # a quick look
+    python -m benchmarks.training --data_dir ~/ravdess ~/tess --memory base  # or large, with lora
 
 The usual recipe is what most notebooks do, plainly written below: the files are decoded and resampled in a
 transform in each epoch, random batches are padded to the longest clip, the convolutions alone are frozen,
@@ -18,6 +19,7 @@ padding is not counted), and the peak of its memory.
 
 import argparse
 import logging
+import resource
 import shutil
 import statistics
 import tempfile
@@ -121,12 +123,14 @@ def usual_trainer(size: str, table, labels: list[int], folder: str) -> Trainer:
 # Stage 2 of this kit
 
 
-def our_trainer(size: str, train, emotions, folder: str, augmented: bool, lora: bool):
+def our_trainer(
+    size: str, train, emotions, folder: str, augmented: bool, lora: bool, batch_size: int = BATCH_SIZE
+) -> Trainer:
     """Return the Trainer of train_wav2vec2.py on `Clips` or `FrozenClips`."""
     model_args = ModelArguments(from_config=size, parameter_efficient="lora" if lora else "none")
     args = RunArguments(
         output_dir=folder,
-        per_device_train_batch_size=BATCH_SIZE,
+        per_device_train_batch_size=batch_size,
         eval_strategy="steps",
         eval_steps=10**6,
         save_strategy="no",
@@ -266,6 +270,33 @@ def augmented_padding(dataset, sampler: EqualLengthSampler) -> tuple[float, floa
 
 
 # ---------------------------------------------------------------------------------------------------
+# Memory
+
+
+def tell_memory(size: str, dataset, folder: str) -> None:
+    """Print the peak memory of fine-tuning on the longest clips, augmented and cut to 4 s.
+
+    On a CPU that of the whole process in float32: its libraries count, and no number is halved.
+    """
+    lora = size == "large"  # as XLS-R-300M is
+    batch_size = BATCH_SIZE if lora else 16
+    longest = np.argsort(dataset["num_samples"])[-batch_size:]
+    emotions = dataset.features["label"].names
+    _, extractor = build_model(ModelArguments(from_config="tiny"), emotions)
+    clips = Clips(dataset.select(longest), extractor, augmented=True)
+    trainer = our_trainer(size, clips, emotions, folder, True, lora, batch_size)
+    time_steps(trainer, 3)
+    if torch.cuda.is_available():
+        peak, words = torch.cuda.max_memory_reserved() / 1e9, "of the GPU"
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        words = "of the process, float32"
+    precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
+    told = "low-rank adapters in all layers" if lora else f"last {ModelArguments.unfreeze_layers} layers"
+    print(f"{size}, {told}, batches of {batch_size}, {precision}: peak memory {words} {peak:.1f} GB")
+
+
+# ---------------------------------------------------------------------------------------------------
 # The table
 
 
@@ -286,6 +317,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of a block")
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each recipe")
     parser.add_argument("--lora", action="store_true", help="measure adapters in all layers, too")
+    parser.add_argument("--memory", choices=list(SIZES), help="that alone; large with lora")
     parser.add_argument("--peak_tflops", type=float, help="of this GPU, for the share that is used")
     args = parser.parse_args()
 
@@ -300,6 +332,10 @@ def main() -> None:
     split = next(iter(models.values()))
     dataset = build_dataset(split, waveforms, emotions)
     on_gpu = torch.cuda.is_available()
+    if args.memory:
+        with tempfile.TemporaryDirectory() as folder:
+            tell_memory(args.memory, dataset["train"], folder)
+        return
     print(
         f"{describe_device('cuda' if on_gpu else 'cpu')}, {torch.get_num_threads()} threads, "
         f"{args.from_config}, batches of {BATCH_SIZE}, {len(dataset['train'])} training clips"
