@@ -2,6 +2,7 @@
 
     python -m benchmarks.training --data_dir ~/ravdess ~/tess
     python -m benchmarks.training --data_dir ~/ravdess ~/tess --from_config tiny --rounds 2  # a quick look
+    python -m benchmarks.training --data_dir ~/ravdess ~/tess --memory base  # or large, with lora
 
 The usual recipe is what most notebooks do, plainly written below: the files are decoded and resampled in a
 transform in each epoch, random batches are padded to the longest clip, the convolutions alone are frozen,
@@ -18,6 +19,8 @@ padding is not counted), and the peak of its memory.
 
 import argparse
 import logging
+import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -47,11 +50,13 @@ from utils.corpora import CORPORA
 from utils.dataset import build_dataset
 from utils.download import find_corpora
 from utils.embed import embed
+from utils.encoder import count_frames
+from utils.frames import Frames
 from utils.labels import choose_emotions
 from utils.runtime import cache_folder, describe_device, logger, run_script
 from utils.splits import select_emotions, split_models
 from utils.table import check_table, read_table
-from utils.tuned import FrozenClips
+from utils.tuned import FrozenClips, alike
 
 BATCH_SIZE = 8
 CORPORA_USED = ["ravdess", "tess"]
@@ -118,12 +123,14 @@ def usual_trainer(size: str, table, labels: list[int], folder: str) -> Trainer:
 # Stage 2 of this kit
 
 
-def our_trainer(size: str, train, emotions, folder: str, augmented: bool, lora: bool):
+def our_trainer(
+    size: str, train, emotions, folder: str, augmented: bool, lora: bool, batch_size: int = BATCH_SIZE
+) -> Trainer:
     """Return the Trainer of train_wav2vec2.py on `Clips` or `FrozenClips`."""
     model_args = ModelArguments(from_config=size, parameter_efficient="lora" if lora else "none")
     args = RunArguments(
         output_dir=folder,
-        per_device_train_batch_size=BATCH_SIZE,
+        per_device_train_batch_size=batch_size,
         eval_strategy="steps",
         eval_steps=10**6,
         save_strategy="no",
@@ -188,7 +195,7 @@ def busy_share(trainer: Trainer, num_steps: int) -> float:
     return busy / 1e6 / seconds
 
 
-def clip_flops(config, num_samples: int, recipe: str, num_tuned: int) -> float:
+def clip_flops(config, num_samples: int, recipe: str) -> float:
     """Return the FLOPs of a training step's matrix products per clip.
 
     A product with `p` weights is 2p per frame. The attention of a layer adds 4 * num_frames * hidden_size
@@ -199,7 +206,6 @@ def clip_flops(config, num_samples: int, recipe: str, num_tuned: int) -> float:
         config: of a wav2vec2 encoder.
         recipe: "usual" (all but the convolutions learns), "augment", "lora", or "frozen" (the tuned layers
             alone are run).
-        num_tuned: layers that learn, of "augment" and "frozen".
     """
     frames, channels, convolutions = num_samples, 1, 0
     for out, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
@@ -211,7 +217,7 @@ def clip_flops(config, num_samples: int, recipe: str, num_tuned: int) -> float:
     entrance = 2 * frames * (channels * hidden + hidden * hidden // groups * kernel)
     weights = 2 * frames * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
     layer = weights + 4 * frames**2 * hidden
-    num_layers = config.num_hidden_layers
+    num_layers, num_tuned = config.num_hidden_layers, ModelArguments.unfreeze_layers
     if recipe == "usual":
         return convolutions + 3 * (entrance + num_layers * layer)
     if recipe == "lora":  # the adapters are small; the gradient passes through all layers but one's attention
@@ -242,9 +248,12 @@ def random_padding(lengths: np.ndarray) -> float:
     return BATCH_SIZE * batches.max(axis=1).sum() / batches.sum() - 1
 
 
-def frozen_padding(clips: FrozenClips, sampler: EqualLengthSampler) -> float:
-    """Return the same of the frames that reach the tuned layers: those of equal length share a pass."""
-    return 0.0
+def frozen_padding(num_frames: np.ndarray) -> float:
+    """Return the same of the frames that the tuned layers run on."""
+    sampler = EqualLengthSampler(num_frames, BATCH_SIZE, num_frames.max(), seed=42)
+    batches = num_frames[[index for index, _, _ in sampler]].reshape(-1, BATCH_SIZE)
+    run = sum(len(group) * batch[group].max() for batch in batches for group in alike(batch))
+    return run / batches.sum() - 1
 
 
 def augmented_padding(dataset, sampler: EqualLengthSampler) -> tuple[float, float]:
@@ -258,6 +267,33 @@ def augmented_padding(dataset, sampler: EqualLengthSampler) -> tuple[float, floa
         filled += max(0, num_samples - length)
         whole += length
     return filled / real, 1 - real / whole
+
+
+# ---------------------------------------------------------------------------------------------------
+# Memory
+
+
+def tell_memory(size: str, dataset, folder: str) -> None:
+    """Print the peak memory of fine-tuning on the longest clips, augmented and cut to 4 s.
+
+    On a CPU that of the whole process in float32: its libraries count, and no number is halved.
+    """
+    lora = size == "large"  # as XLS-R-300M is
+    batch_size = BATCH_SIZE if lora else 16
+    longest = np.argsort(dataset["num_samples"])[-batch_size:]
+    emotions = dataset.features["label"].names
+    _, extractor = build_model(ModelArguments(from_config="tiny"), emotions)
+    clips = Clips(dataset.select(longest), extractor, augmented=True)
+    trainer = our_trainer(size, clips, emotions, folder, True, lora, batch_size)
+    time_steps(trainer, 3)
+    if torch.cuda.is_available():
+        peak, words = torch.cuda.max_memory_reserved() / 1e9, "of the GPU"
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        words = "of the process, float32"
+    precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
+    told = "low-rank adapters in all layers" if lora else f"last {ModelArguments.unfreeze_layers} layers"
+    print(f"{size}, {told}, batches of {batch_size}, {precision}: peak memory {words} {peak:.1f} GB")
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -281,6 +317,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of a block")
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each recipe")
     parser.add_argument("--lora", action="store_true", help="measure adapters in all layers, too")
+    parser.add_argument("--memory", choices=list(SIZES), help="that alone; large with lora")
     parser.add_argument("--peak_tflops", type=float, help="of this GPU, for the share that is used")
     args = parser.parse_args()
 
@@ -295,6 +332,10 @@ def main() -> None:
     split = next(iter(models.values()))
     dataset = build_dataset(split, waveforms, emotions)
     on_gpu = torch.cuda.is_available()
+    if args.memory:
+        with tempfile.TemporaryDirectory() as folder:
+            tell_memory(args.memory, dataset["train"], folder)
+        return
     print(
         f"{describe_device('cuda' if on_gpu else 'cpu')}, {torch.get_num_threads()} threads, "
         f"{args.from_config}, batches of {BATCH_SIZE}, {len(dataset['train'])} training clips"
@@ -302,30 +343,40 @@ def main() -> None:
 
     lengths = np.asarray(dataset["train"]["num_samples"])
     sampler = EqualLengthSampler(lengths, BATCH_SIZE, 4 * SAMPLING_RATE, seed=42)
+    model, extractor = build_model(ModelArguments(from_config=args.from_config), emotions)
+    num_frames = np.array(count_frames(model, lengths))
     filled, cut = augmented_padding(dataset, sampler)
     print(f"padding, usual recipe   {random_padding(lengths):6.1%} of the real samples")
+    print(f"padding, default        {frozen_padding(num_frames):6.1%}")
     print(f"padding, --augment      {filled:6.1%}, and {cut:.1%} of the samples are cut off")
 
     chosen = choose_batches(sampler, args.steps)
     rows = split.index[split["split"] == "train"][chosen]
     clips = dataset["train"].select(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        measure(args, split.loc[rows], clips, waveforms.select(rows), emotions, Path(folder), on_gpu)
+        measure(args, model, extractor, split.loc[rows], clips, waveforms.select(rows), Path(folder))
 
 
-def measure(args, table, clips, waveforms, emotions, folder: Path, on_gpu: bool) -> None:
+def measure(args, model, extractor, table, clips, waveforms, folder: Path) -> None:
     """Print the speed of each recipe on the clips of a block."""
-    labels = clips["label"][:]
-    device = "cuda" if on_gpu else "cpu"
-    model, extractor = build_model(ModelArguments(from_config=args.from_config), emotions)
-    model.to(device)
-    begun = now()
-    embed(model, extractor, waveforms, table["digest"].tolist(), folder / "means")
-    probe_pass = now() - begun
-    begun = now()
-    frozen = FrozenClips(model, extractor, waveforms, ModelArguments.unfreeze_layers, folder / "frozen")
-    frozen_pass = now() - begun
-    frozen = frozen.select(np.arange(len(table)), np.array(labels))
+    emotions = clips.features["label"].names
+    labels, lengths = clips["label"][:], table["num_samples"].tolist()
+    on_gpu = torch.cuda.is_available()
+    model.to("cuda" if on_gpu else "cpu")
+    layer = model.config.num_hidden_layers - ModelArguments.unfreeze_layers
+    num_frames = count_frames(model, lengths)
+    seconds = []
+    for name in ("warm-up", "whole", "short"):
+        if name != "short":
+            shutil.rmtree(folder / "means", ignore_errors=True)
+        frames = Frames(folder / name, layer, num_frames, model.config.hidden_size)
+        begun = now()
+        means = embed(
+            model, extractor, waveforms, lengths, table["digest"].tolist(), folder / "means", frames
+        )
+        seconds.append(now() - begun)
+    _, whole_pass, short_pass = seconds
+    frozen = FrozenClips(frames, means, np.arange(len(table)), labels)
 
     size, run = args.from_config, str(folder / "run")
     augmented = Clips(clips, extractor, augmented=True)
@@ -347,14 +398,17 @@ def measure(args, table, clips, waveforms, emotions, folder: Path, on_gpu: bool)
     speeds = {name: statistics.median(values) for name, values in blocks.items()}
 
     print(f"\n{'':34s} clips per second  times the usual recipe (median, then the blocks)")
-    for words, speed, values in told(speeds, blocks, len(table) / frozen_pass):
+    for words, speed, values in told(speeds, blocks, len(table) / whole_pass):
         ratios = ", ".join(f"{value:.2f}" for value in values)
         print(f"{words:34s} {speed:16.2f}  {speed / speeds['usual']:6.2f}   {ratios}")
-    print(f"pass of the frozen encoder: {len(table) / probe_pass:.2f} clips per second for the means,")
-    print(f"                            {len(table) / frozen_pass:.2f} for the frames")
+    print(
+        f"the pass, for the probe too: {len(table) / whole_pass:.2f} clips per second; "
+        f"{len(table) / short_pass:.2f} where an earlier run had kept what the probe needs"
+    )
     if on_gpu:
         for name, trainer in trainers.items():
-            tell_gpu(name, trainer, num_steps[name], speeds[name], table["num_samples"], args.peak_tflops)
+            flops = [clip_flops(model.config, length, name) for length in lengths]
+            tell_gpu(name, trainer, num_steps[name], speeds[name] * statistics.mean(flops), args.peak_tflops)
 
 
 def told(speeds: dict, blocks: dict, pass_speed: float) -> Iterator[tuple[str, float, list[float]]]:
@@ -371,17 +425,13 @@ def told(speeds: dict, blocks: dict, pass_speed: float) -> Iterator[tuple[str, f
             yield f"default, pass and {epochs} epoch{plural}", statistics.median(values), values
 
 
-def tell_gpu(name: str, trainer: Trainer, num_steps: int, speed: float, num_samples, given) -> None:
+def tell_gpu(name: str, trainer: Trainer, num_steps: int, flops: float, given: float | None) -> None:
     """Print how well a recipe uses the GPU."""
     torch.cuda.reset_peak_memory_stats()
     busy = busy_share(trainer, num_steps)
     memory = torch.cuda.max_memory_reserved() / 1e9
-    config = getattr(trainer.model, "config", None) or trainer.config
-    flops = statistics.mean(
-        clip_flops(config, length, name, ModelArguments.unfreeze_layers) for length in num_samples
-    )
     peak = peak_tflops(given, trainer.args.fp16 or trainer.args.bf16)
-    used = f"{flops * speed / peak / 1e12:.1%} of its peak" if peak else "peak not known: --peak_tflops"
+    used = f"{flops / peak / 1e12:.1%} of its peak" if peak else "peak not known: --peak_tflops"
     print(f"{name:8s} GPU busy {busy:.1%}, {used}, memory {memory:.1f} GB")
 
 

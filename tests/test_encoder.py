@@ -209,6 +209,9 @@ def test_adapters_change_nothing_at_first_learn_and_are_merged_into_a_stock_mode
     adapted = add_lora(model, rank=2)
     model.eval()
     assert torch.equal(one_by_one(model, clips), untouched)
+    # Nothing below the adapters learns: training keeps nothing there for a backward pass.
+    assert not model.train().base_model.feature_extractor(clips[0][None]).requires_grad
+    model.eval()
 
     learning = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.01)

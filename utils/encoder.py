@@ -74,6 +74,7 @@ def add_lora(model: torch.nn.Module, rank: int):
     settings = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["intermediate_dense", "output_dense"]
     )
+    model.freeze_feature_encoder()  # tells it not to ask for gradients of its input
     adapted = LoraModel(model, settings, "default")
     for name, parameter in model.named_parameters():
         if is_head(name):

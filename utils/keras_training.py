@@ -4,6 +4,7 @@ Training hears segments of one length, augmented and mixed; validation hears cli
 """
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from utils.voice import speech_part
 LEVEL = 0.05
 """RMS of the speech in every training clip, full scale = 1: those that are mixed are equally loud."""
 
-NUM_WORKERS = 2
+NUM_WORKERS = max(2, os.cpu_count() or 1)
 """Threads that make batches. With one, Keras leaves the queue to tf.data, which idles for two seconds at the
 start of each epoch."""
 
@@ -168,7 +169,6 @@ class WeightAverage(keras.callbacks.Callback):
         decay: float,
     ):
         super().__init__()
-        self.trained = trained
         self.average = average
         # A model of its own, so that the classifier is saved without what is needed to judge it. The clips'
         # weights make all emotions count alike, so this accuracy is the UAR.
@@ -182,12 +182,13 @@ class WeightAverage(keras.callbacks.Callback):
         self.decay = decay
         self.num_steps = 0
         self.values = trained.get_weights()
+        self.variables = trained.weights  # gathered once: Keras walks through all layers for them
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.num_steps += 1
         decay = min(self.decay, (1 + self.num_steps) / (10 + self.num_steps))
-        for value, trained in zip(self.values, self.trained.get_weights(), strict=True):
-            value += (1 - decay) * (trained - value)
+        for value, variable in zip(self.values, self.variables, strict=True):
+            value += (1 - decay) * (keras.ops.convert_to_numpy(variable) - value)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.average.set_weights(self.values)
