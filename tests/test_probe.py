@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from test_encoder import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
-from utils.embed import layer_means
+from utils.embed import hidden_states, layer_means
 from utils.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
@@ -108,7 +108,7 @@ def test_pipeline_gives_the_probabilities_of_scikit_learn_on_real_files(encoder,
         torch.as_tensor(EXTRACTOR(waveform, sampling_rate=16_000)["input_values"][0])
         for waveform in waveforms
     ]
-    means = layer_means(model, values).numpy()
+    means = layer_means(*hidden_states(model, values)).numpy()
     labels = np.arange(len(values)) % NUM_LABELS
     features = means.mean(axis=1) if layer is None else means[:, layer]
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, labels)
