@@ -202,7 +202,8 @@ def test_a_good_end_is_silent_but_for_what_is_logged():
 
 def test_only_the_first_of_several_processes_speaks():
     assert run("logger.info('hello')", RANK="1") == (0, "", "")
-    assert run("raise InputError('mistake')", RANK="1") == (2, "", "")
+    assert run("raise InputError('mistake')", RANK="1", LOCAL_RANK="1") == (2, "", "")
+    assert run("raise InputError('mistake')", RANK="1", LOCAL_RANK="0") == (2, "", "error: mistake\n")
 
 
 def test_ctrl_c_ends_without_a_traceback():
