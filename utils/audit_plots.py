@@ -101,14 +101,12 @@ def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) 
         coverage, accuracy = ([100 * point[key] for point in curve] for key in ("coverage", "accuracy"))
         axes.plot(coverage, accuracy, style, color=color, label=name)
         axes.plot(coverage[-1], accuracy[-1], "o", color=color, clip_on=False)
-    axes.axhline(
-        100 * chance, color=GREY, linestyle="--", linewidth=1, label=f"Chance ({100 * chance:.1f} %)"
-    )
+    axes.axhline(100 * chance, color=GREY, linestyle="--", linewidth=1, label="Chance")
     # From all clips on the left to the surest few on the right.
     axes.set(xlim=(100, 0), ylim=(0, 100), title="What is gained by declining the clips it is least sure of?")
     axes.set(xlabel="Test clips that are answered (%), the surest", ylabel="Of these named rightly (%)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="center left")
     return figure
 
 
@@ -120,7 +118,7 @@ def plot_breakdown(groups: dict[str, dict], title: str) -> Figure:
         groups: name -> `fairness.describe_group`.
         title: stands above.
     """
-    figure = Figure(figsize=(WIDTH, 1.5 + 0.4 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.4 * max(len(groups), 3)), layout="constrained")
     axes = figure.subplots()
     for row, about in enumerate(groups.values()):
         if about["interval"]:

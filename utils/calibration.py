@@ -18,22 +18,31 @@ from utils.metrics import (
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 """Shares of the clips that are answered, in the table of `describe_stage`."""
 
+NUM_POINTS = 100
+"""Of the curve that metrics.json keeps; predictions.csv has all."""
+
 
 def describe_stage(references: Sequence[int], probabilities: np.ndarray) -> dict:
-    """Return `error` (expected calibration error), `bins` (`metrics.reliability`), `brier`, `coverage`
-    (`metrics.accuracy_at_coverage`), and `answered`: a row per `COVERAGES` with the least threshold that
-    answers at most so many clips; fewer where many clips are equally sure, and no row where none are left."""
+    """Return how far the probabilities (num_clips, num_emotions) of clips can be believed.
+
+    Returns:
+        `error` (expected calibration error), `bins` (`metrics.reliability`), `brier`, `coverage` (at most
+        `NUM_POINTS` of `metrics.accuracy_at_coverage`), and `answered`: for each of `COVERAGES` the point of
+        all these that answers most clips of no more than that share. They are fewer where many clips are
+        equally sure.
+    """
     curve = accuracy_at_coverage(references, probabilities)
     answered = []
     for coverage in COVERAGES:
         within = [point for point in curve if point["coverage"] <= coverage + 1e-9]
         if within and within[-1] not in answered:
             answered.append(within[-1])
+    chosen = np.unique(np.linspace(0, len(curve) - 1, NUM_POINTS).astype(int))
     return {
         "error": expected_calibration_error(references, probabilities),
         "brier": brier_score(references, probabilities),
         "bins": reliability(references, probabilities),
-        "coverage": curve,
+        "coverage": [curve[row] for row in chosen],
         "answered": answered,
     }
 

@@ -44,8 +44,10 @@ def join_clips(predictions: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_group(rows: pd.DataFrame, emotions: Sequence[str]) -> dict:
-    """Return `clips`, `speakers`, `uar`, `accuracy`, and of the UAR the 95 % `interval` and what it is `over`:
-    speakers, or clips where there is one speaker, and then it says nothing of other voices."""
+    """Return `clips`, `speakers`, `uar`, `accuracy`, the 95 % `interval` of the UAR, and what that is `over`.
+
+    That is "speakers", or "clips" where there is one speaker; then it says nothing of other voices.
+    """
     truth, predicted = (rows[column].map(list(emotions).index) for column in ("emotion", "predicted"))
     speakers = rows["speaker"].tolist()
     several = len(set(speakers)) > 1
@@ -178,9 +180,7 @@ def _limitations(marks: list[dict]) -> list[str]:
         if mark["verdict"] != "missed":
             continue
         worse, better = ("women", "men") if mark["value"] < 0 else ("men", "women")
-        name = (
-            "UAR" if mark["name"] == "UAR" else f"Recall of {mark['name'].removeprefix('recall of ')} clips"
-        )
+        name = "UAR" if mark["name"] == "UAR" else f"R{mark['name'][1:]} clips"
         sentence = (
             f"{name} is {100 * abs(mark['value']):.1f} points lower for {worse} than for {better} on {title} "
             f"(mark: at most {100 * mark['limit']:.1f})."

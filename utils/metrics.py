@@ -117,8 +117,8 @@ def reliability(references: Sequence[int], probabilities: np.ndarray) -> list[di
 def brier_score(references: Sequence[int], probabilities: np.ndarray) -> float:
     """Return the mean over clips of the squared distance of the probabilities from the truth, 0 (best) to 2.
 
-    It is summed over all emotions (Brier 1950, "Verification of forecasts expressed in terms of probability");
-    a model that gives each of n emotions 1 / n has 1 - 1 / n.
+    It is summed over all emotions (Brier 1950, "Verification of forecasts expressed in terms of
+    probability"); a model that gives each of n emotions 1 / n has 1 - 1 / n.
     """
     truth = np.eye(np.shape(probabilities)[1])[np.asarray(references)]
     return float(((np.asarray(probabilities) - truth) ** 2).sum(axis=1).mean())
@@ -204,7 +204,7 @@ def clip_intervals(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, list[float] | None]:
-    """Return 95 % percentile-bootstrap intervals `[low, high]` of accuracy and UAR over the clips of one voice.
+    """Return 95 % percentile-bootstrap intervals `[low, high]` of accuracy and UAR over one voice's clips.
 
     They say how much rests on which clips there were, and nothing of other voices; None with one clip.
     """
