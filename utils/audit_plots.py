@@ -104,9 +104,11 @@ def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) 
     axes.axhline(100 * chance, color=GREY, linestyle="--", linewidth=1, label="Chance")
     # From all clips on the left to the surest few on the right.
     axes.set(xlim=(100, 0), ylim=(0, 100), title="What is gained by declining the clips it is least sure of?")
-    axes.set(xlabel="Test clips that are answered (%), the surest", ylabel="Of these named rightly (%)")
+    axes.set(
+        xlabel="Share of the test clips that is answered (%): the surest", ylabel="Of these named rightly (%)"
+    )
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
