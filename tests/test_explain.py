@@ -110,7 +110,8 @@ def test_grad_cam_is_the_class_activation_map_where_that_is_known():
     waveform = np.zeros(RATE, np.float32)
     waveform[6_000:10_000] = np.sin(2 * np.pi * 1_000 * np.arange(4_000) / RATE)
     network = classifier.layers[-1]
-    convolution, dense = network.layers[1], network.layers[-1]
+    convolution = next(layer for layer in network.layers if type(layer).__name__ == "Conv2D")
+    dense = network.layers[-1]
     kernel, bias = (weights.numpy() for weights in (convolution.kernel, convolution.bias))
     for label in (0, 1):
         found = grad_cam(classifier, waveform, label)
