@@ -114,6 +114,43 @@ def reliability(references: Sequence[int], probabilities: np.ndarray) -> list[di
     ]
 
 
+def brier_score(references: Sequence[int], probabilities: np.ndarray) -> float:
+    """Return the mean over clips of the squared distance of the probabilities from the truth, 0 (best) to 2.
+
+    It is summed over all emotions (Brier 1950, "Verification of forecasts expressed in terms of
+    probability"); a model that gives each of n emotions 1 / n has 1 - 1 / n.
+    """
+    truth = np.eye(np.shape(probabilities)[1])[np.asarray(references)]
+    return float(((np.asarray(probabilities) - truth) ** 2).sum(axis=1).mean())
+
+
+def accuracy_at_coverage(references: Sequence[int], probabilities: np.ndarray) -> list[dict[str, float]]:
+    """Return how often the answers are right when only the surest clips are answered.
+
+    Clips whose named emotion has the same probability cannot be told apart: they are answered together or
+    not at all (risk-coverage curve; Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural
+    Networks").
+
+    Returns:
+        From few clips to all: `coverage` (share that is answered), `accuracy` of these, and `confidence`, the
+        least probability with which one of them was named; all in 0..1.
+    """
+    probabilities = np.asarray(probabilities)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == np.asarray(references)
+    order = np.argsort(-confidence, kind="stable")
+    accuracy = np.cumsum(right[order]) / np.arange(1, len(right) + 1)
+    last = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))  # of each confidence
+    return [
+        {
+            "coverage": float((row + 1) / len(right)),
+            "accuracy": float(accuracy[row]),
+            "confidence": float(confidence[order][row]),
+        }
+        for row in last
+    ]
+
+
 def fit_temperature(references: Sequence[int], probabilities: np.ndarray) -> float:
     """Return the T > 0 by which logits are to be divided so that the cross-entropy of these clips is least.
 
@@ -160,6 +197,32 @@ def speaker_intervals(
     return {name: _interval(values) for name, values in resampled.items()}
 
 
+def clip_intervals(
+    references: Sequence[int],
+    predictions: Sequence[int],
+    num_labels: int,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, list[float] | None]:
+    """Return 95 % percentile-bootstrap intervals `[low, high]` of accuracy and UAR over one voice's clips.
+
+    They say how much rests on which clips there were, and nothing of other voices; None with one clip.
+    """
+    if len(references) < 2:
+        return {"accuracy": None, "uar": None}
+    confusion = confusion_matrix(references, predictions, labels=range(num_labels))
+    # Drawing clips with replacement is drawing cells of the confusion matrix.
+    draws = np.random.default_rng(seed).multinomial(
+        len(references), (confusion / len(references)).ravel(), num_resamples
+    )
+    draws = draws.reshape(-1, num_labels, num_labels)
+    hits, support = draws.diagonal(axis1=1, axis2=2), draws.sum(axis=2)
+    with np.errstate(invalid="ignore"):
+        recall = hits / support
+    accuracy = hits.sum(axis=1) / len(references)
+    return {"accuracy": _interval(accuracy), "uar": _interval(np.nanmean(recall, axis=1))}
+
+
 def uar_difference(
     references: Sequence[int],
     predictions: Sequence[int],
@@ -176,6 +239,30 @@ def uar_difference(
     first, second = (
         _resample(references, each, speakers, num_labels, num_resamples, seed)["uar"]
         for each in (predictions, other_predictions)
+    )
+    return _interval(first - second)
+
+
+def uar_gap(
+    references: Sequence[int],
+    predictions: Sequence[int],
+    in_first: Sequence[bool],
+    speakers: Sequence[str],
+    num_labels: int,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> list[float] | None:
+    """Return the 95 % interval of UAR(first group) - UAR(the others); speakers are drawn within each group.
+
+    None where a group has fewer than two speakers.
+    """
+    references, predictions, speakers = map(np.asarray, (references, predictions, speakers))
+    in_first = np.asarray(in_first, bool)
+    if min(len(set(speakers[rows])) for rows in (in_first, ~in_first)) < 2:
+        return None
+    first, second = (
+        _resample(references[rows], predictions[rows], speakers[rows], num_labels, num_resamples, each)["uar"]
+        for each, rows in ((seed, in_first), (seed + 1, ~in_first))
     )
     return _interval(first - second)
 

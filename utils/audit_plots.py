@@ -1,0 +1,134 @@
+"""What a finished model gets wrong, and for whom, comes in; figures of it go out.
+
+The styles, and how a figure is saved, are those of `plots`.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from utils.plots import _STYLE, BLUE, GREEN, GREY, ORANGE, WIDTH
+
+GENDER_COLORS = {"female": ORANGE, "male": BLUE}  # as in the figures of the data
+
+
+@_STYLE
+def plot_speakers(speakers: dict[str, dict], num_emotions: int, mean_uar: float) -> Figure:
+    """Draw the UAR of each test speaker with its interval, the best at the top.
+
+    Args:
+        speakers: name -> `uar`, its `interval` over clips (None: no line), `clips` and `gender`.
+        num_emotions: for the line at chance.
+        mean_uar: of all test clips, in 0..1.
+    """
+    names = sorted(speakers, key=lambda name: speakers[name]["uar"])
+    figure = Figure(figsize=(WIDTH, 1.8 + 0.3 * max(len(names), 4)), layout="constrained")
+    axes = figure.subplots()
+    for row, name in enumerate(names):
+        about = speakers[name]
+        color = GENDER_COLORS.get(about["gender"], GREY)
+        if about["interval"]:
+            axes.plot([100 * bound for bound in about["interval"]], [row, row], color=color, linewidth=2)
+        axes.plot(100 * about["uar"], row, "o", color=color, markersize=8)
+    chance = 100 / num_emotions
+    lines = [
+        axes.axvline(100 * mean_uar, color=GREEN, label=f"all test clips ({100 * mean_uar:.1f} %)", zorder=1),
+        axes.axvline(chance, color=GREY, linestyle="--", label=f"Chance ({chance:.1f} %)", zorder=1),
+    ]
+    present = dict.fromkeys(about["gender"] for about in speakers.values())
+    dots = [
+        Line2D([], [], color=GENDER_COLORS.get(gender, GREY), marker="o", linewidth=2, label=gender)
+        for gender in present
+    ]
+    axes.set_yticks(range(len(names)), [f"{name} (n={speakers[name]['clips']})" for name in names])
+    axes.set(xlim=(0, 100), ylim=(-0.6, len(names) - 0.4), title="Who is heard worst?")
+    axes.set(xlabel="UAR (%), line: 95 % interval over the speaker's clips")
+    axes.set_ylabel("Test speaker (number of clips)")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(handles=[*dots, *lines], loc="outside lower center", ncols=4)
+    return figure
+
+
+@_STYLE
+def plot_gender_recall(recall: dict[str, dict[str, float | None]], limit: float, title: str) -> Figure:
+    """Draw the recall of each emotion for women and for men, joined by a line; it is black and has the gap
+    beside it where that is more than the mark.
+
+    Args:
+        recall: emotion -> "female" and "male" -> recall in 0..1, None where there is no clip.
+        limit: the mark, in 0..1.
+        title: stands above.
+    """
+    figure = Figure(figsize=(WIDTH, 1.6 + 0.4 * len(recall)), layout="constrained")
+    axes = figure.subplots()
+    for row, each in enumerate(recall.values()):
+        if None not in each.values():
+            ends = [100 * each[gender] for gender in GENDER_COLORS]
+            missed = abs(ends[0] - ends[1]) > 100 * limit + 1e-7
+            axes.plot(ends, [row, row], color="black" if missed else "lightgrey", linewidth=2, zorder=1)
+            if missed:
+                words, centre = f"{abs(ends[0] - ends[1]):.0f} points", (sum(ends) / 2, row)
+                axes.annotate(words, centre, (0, 4), textcoords="offset points", ha="center", fontsize=8)
+        for gender, color in GENDER_COLORS.items():
+            if each[gender] is not None:
+                offset = 0.06 if gender == "female" else -0.06  # else one would hide the other
+                axes.plot(100 * each[gender], row + offset, "o", color=color, markersize=9, clip_on=False)
+    axes.set_yticks(range(len(recall)), list(recall))
+    axes.set(xlim=(0, 100), ylim=(len(recall) - 0.4, -0.6), title=title)
+    axes.set(xlabel=f"Recall (%), black line: more than {100 * limit:g} points apart", ylabel="True emotion")
+    axes.grid(axis="x", alpha=0.3)
+    handles = [
+        Line2D([], [], color=color, marker="o", linestyle="", markersize=9, label=gender)
+        for gender, color in GENDER_COLORS.items()
+        if any(each[gender] is not None for each in recall.values())
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@_STYLE
+def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) -> Figure:
+    """Draw how often a model is right when the clips that it is least sure of are declined.
+
+    Args:
+        curves: name -> `metrics.accuracy_at_coverage`.
+        chance: accuracy of a guess, in 0..1.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), color, style in zip(curves.items(), (ORANGE, BLUE), ("-", "--"), strict=False):
+        coverage, accuracy = ([100 * point[key] for point in curve] for key in ("coverage", "accuracy"))
+        axes.plot(coverage, accuracy, style, color=color, label=name)
+        axes.plot(coverage[-1], accuracy[-1], "o", color=color, clip_on=False)
+    axes.axhline(100 * chance, color=GREY, linestyle="--", linewidth=1, label="Chance")
+    # From all clips on the left to the surest few on the right.
+    axes.set(xlim=(100, 0), ylim=(0, 100), title="What is gained by declining the clips it is least sure of?")
+    axes.set(
+        xlabel="Share of the test clips that is answered (%): the surest", ylabel="Of these named rightly (%)"
+    )
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@_STYLE
+def plot_breakdown(groups: dict[str, dict], title: str) -> Figure:
+    """Draw the UAR of groups of clips with their intervals.
+
+    Args:
+        groups: name -> `fairness.describe_group`.
+        title: stands above.
+    """
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.4 * max(len(groups), 3)), layout="constrained")
+    axes = figure.subplots()
+    for row, about in enumerate(groups.values()):
+        if about["interval"]:
+            axes.plot([100 * bound for bound in about["interval"]], [row, row], color=BLUE, linewidth=2)
+        axes.plot(100 * about["uar"], row, "o", color=BLUE, markersize=8)
+    axes.set_yticks(range(len(groups)), [f"{name} (n={about['clips']})" for name, about in groups.items()])
+    over = " or ".join(dict.fromkeys(about["over"] for about in groups.values()))
+    axes.set(xlim=(0, 100), ylim=(len(groups) - 0.4, -0.6), title=title)
+    axes.set(xlabel=f"UAR (%), line: 95 % interval over {over}", ylabel="Group (number of clips)")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
