@@ -66,6 +66,7 @@ from utils.encoder import (
     predict,
     unpadded_logits,
 )
+from utils.export import compare_onnx, export_onnx, require_onnx
 from utils.frames import Frames
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
@@ -228,6 +229,11 @@ class RunArguments(TrainingArguments):
     greater_is_better: bool | None = True
     ddp_find_unused_parameters: bool | None = False  # every trained parameter takes part in each step
     ddp_timeout: int = 6 * 3600  # seconds; the others wait while the first decodes a corpus or fits probes
+    export: str = field(
+        default="none",
+        metadata={"help": "onnx: write ONNX files too, in float32 and in 8 bits, and compare them.",
+                  "choices": ["none", "onnx"]},
+    )  # fmt: skip
     hub_strategy: str = field(
         default="end",
         metadata={"help": "checkpoint: keep the unfinished run on the Hub too; --resume_from_checkpoint hub "
@@ -284,6 +290,8 @@ def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, Run
             "--hub_token: a command line can be read by others on this machine; put the token into the "
             "environment as HF_TOKEN, or run `hf auth login`"
         )
+    if run.export == "onnx":
+        require_onnx()
     check_hub_options(vars(run))
     return data, model, run
 
@@ -806,6 +814,16 @@ def main() -> None:
         predictions["test"], emotions, {name: fact["temperature"] for name, fact in facts.items()}
     )
     metrics["latency"] = latency | {"device": device}
+    if args.export == "onnx":
+        export_onnx(run_folder)
+        heard_last = last[last["split"] == "test"]
+        audio = waveforms.with_format("numpy")
+        metrics["onnx"] = compare_onnx(
+            run_folder,
+            [audio[int(row)]["waveform"] for row in heard_last.index],
+            # The model that is saved beside scores of folds has heard these clips.
+            heard_last["emotion"].map(emotions.index).tolist() if len(models) == 1 else None,
+        )
     metrics["duration_seconds"] = time.perf_counter() - start
     told = torch.cat([classify(waveform) for waveform in checked]).double().softmax(dim=-1).numpy()
     runs.keep_checked_clips(run_folder, checked, told)

@@ -1,0 +1,225 @@
+"""A finished run's classifier comes in; ONNX files go out beside its weights, in float32 and in 8 bits, and
+how far they agree with it (PyTorch).
+
+    python -m utils.export runs/wav2vec2
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from tqdm.auto import tqdm
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from utils.audio import SAMPLING_RATE
+from utils.card import write_card
+from utils.runs import is_finished, read_checked_clips
+from utils.runtime import InputError, describe_device, logger, refuse_arguments, run_script, write_json
+
+FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+"""Kind -> its file in `onnx/` of the run's folder."""
+
+NUM_TIMED = 15
+"""Clips on which the files and the classifier are timed, in turn."""
+
+
+def require_onnx() -> None:
+    """Say what is to be installed, before any long work.
+
+    Raises:
+        InputError: onnx or onnxruntime is missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"--export onnx: {error.name} is not installed; pip install onnx onnxruntime"
+        ) from None
+
+
+def export_onnx(folder: Path) -> None:
+    """Write `onnx/model.onnx` and `onnx/model_int8.onnx` of the classifier in a run's folder.
+
+    Both take `input_values` (num_clips, num_samples), float32 at 16 kHz as the feature extractor makes it, of
+    clips of one length, and give `logits` (num_clips, num_emotions). In the second one all weights are int8,
+    with a scale per output channel. Its matrix products are computed in integers, convolutions in float32:
+    those of onnxruntime are not faster in integers, and lose more of what they hear.
+    """
+    require_onnx()
+    target = folder / "onnx"
+    target.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as scratch:
+        paths = {kind: Path(scratch) / name for kind, name in FILES.items()}
+        _trace(folder, paths["fp32"])
+        _quantize(paths["fp32"], paths["int8"])
+        for path in paths.values():
+            path.replace(target / path.name)
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        return self.model(input_values).logits
+
+
+def _trace(folder: Path, path: Path) -> None:
+    model = AutoModelForAudioClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    for module in model.modules():  # weight norm is computed once and for all
+        if torch.nn.utils.parametrize.is_parametrized(module, "weight"):
+            torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
+    torch.onnx.export(
+        _Logits(model),
+        (torch.randn(2, SAMPLING_RATE),),
+        path,
+        input_names=["input_values"],
+        output_names=["logits"],
+        dynamic_axes={"input_values": {0: "clip", 1: "sample"}, "logits": {0: "clip"}},
+        opset_version=17,
+        dynamo=False,
+    )
+
+
+def _quantize(path: Path, target: Path) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        path,
+        target,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True, "WeightSymmetric": True},
+    )
+    model = onnx.load(target)
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in tensors:
+            name = node.input[1]
+            weight = numpy_helper.to_array(tensors[name])
+            scale = (np.abs(weight).max(axis=(1, 2)).clip(1e-12) / 127).astype(np.float32)
+            rounded = np.round(weight / scale[:, None, None]).astype(np.int8)
+            graph.initializer.remove(tensors[name])
+            graph.initializer.append(numpy_helper.from_array(rounded, f"{name}_int8"))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+            stored = [f"{name}_int8", f"{name}_scale"]
+            nodes.append(helper.make_node("DequantizeLinear", stored, [name], axis=0))
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, target)
+
+
+def open_session(path: Path, num_threads: int = 0):
+    """Return an onnxruntime session on the CPU, with so many threads; 0: one per core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    # The convolutions' weights become floats when the file is opened, not at each clip.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def compare_onnx(folder: Path, waveforms: Sequence[np.ndarray], labels: Sequence[int] | None = None) -> dict:
+    """Return how far the ONNX files of a run agree with its classifier, and how fast they are on this CPU.
+
+    Args:
+        folder: the run's.
+        waveforms: float32 at 16 kHz, heard one at a time.
+        labels: their true labels, where they are known.
+
+    Returns:
+        `clips`, `device`, `do_normalize` (of the feature extractor); under `eager` of the classifier itself
+        and under each kind of `FILES`: `p50_ms` and `uar` (None without labels); of the files also `mb`,
+        `agreement` (share of clips with the same answer) and `times_faster`. All are timed in turn, on the
+        same `NUM_TIMED` clips.
+    """
+    model = AutoModelForAudioClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    values = [
+        extractor(one, sampling_rate=SAMPLING_RATE, return_tensors="np")["input_values"].astype(np.float32)
+        for one in waveforms
+    ]
+
+    @torch.inference_mode()
+    def eager(clip: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(clip)).logits.numpy()
+
+    sessions = {kind: open_session(folder / "onnx" / name) for kind, name in FILES.items()}
+    ways = {"eager": eager}
+    for kind, session in sessions.items():
+        ways[kind] = lambda clip, session=session: session.run(None, {"input_values": clip})[0]
+    told = {
+        kind: np.array([way(clip)[0].argmax() for clip in tqdm(values, f"Comparing {kind}")])
+        for kind, way in ways.items()
+    }
+    seconds = {kind: [] for kind in ways}
+    for clip in values[:: -(-len(values) // NUM_TIMED)]:
+        for kind, way in ways.items():
+            begun = time.perf_counter()
+            way(clip)
+            seconds[kind].append(time.perf_counter() - begun)
+    middle = {kind: 1000 * statistics.median(times) for kind, times in seconds.items()}
+    recalls = {
+        kind: None if labels is None else float(balanced_accuracy_score(labels, told[kind])) for kind in ways
+    }
+    found = {"clips": len(values), "device": describe_device("cpu"), "do_normalize": extractor.do_normalize}
+    found["eager"] = {"p50_ms": middle["eager"], "uar": recalls["eager"]}
+    for kind, name in FILES.items():
+        found[kind] = {
+            "mb": os.path.getsize(folder / "onnx" / name) / 1e6,  # noqa: PTH202
+            "agreement": float((told[kind] == told["eager"]).mean()),
+            "uar": recalls[kind],
+            "p50_ms": middle[kind],
+            "times_faster": middle["eager"] / middle[kind],
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.error = refuse_arguments
+    parser.add_argument("run", type=Path, help="the folder of a finished run of train_wav2vec2.py")
+    folder = parser.parse_args().run
+    if not is_finished(folder):
+        raise InputError(f"{folder}: expected the folder of a finished run, with its README.md")
+    run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if run["model"]["library"] != "transformers":
+        raise InputError(f"{folder}: is a run of {run['script']}; expected one of train_wav2vec2.py")
+    waveforms, _ = read_checked_clips(folder)
+    export_onnx(folder)
+    run["onnx"] = compare_onnx(folder, waveforms)
+    write_json(folder / "metrics.json", run)
+    write_card(folder)
+    facts = run["onnx"]["int8"]
+    logger.info(
+        "%s: %.1f MB in 8 bits, %.1f times as fast, the same answer on %.1f %% of %d clips. Card: %s",
+        folder / "onnx",
+        facts["mb"],
+        facts["times_faster"],
+        100 * facts["agreement"],
+        run["onnx"]["clips"],
+        folder / "README.md",
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
