@@ -41,6 +41,8 @@ from sklearn.svm import SVC
 
 from utils import plots, report, runs
 from utils.audio import SAMPLING_RATE
+from utils.audit import audit
+from utils.calibration import describe_scaling
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
 from utils.demo import make_demo_corpus
@@ -422,12 +424,18 @@ def main() -> None:
             "history": [],
         }
         metrics["latency"] = latency | {"device": device}
+        if args.protocol in SINGLE_MODEL:
+            metrics["calibration"] = describe_scaling(
+                predictions["validation"], predictions["test"], emotions
+            )
         metrics["duration_seconds"] = time.perf_counter() - start + seconds_before
         metrics["importance"] = importance
         (run_folder / "figures").mkdir(exist_ok=True)
         write_bytes(run_folder / "model.skops", saved)
         plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
         runs.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
+        if args.protocol != "random":  # of voices that were heard in training it would say nothing
+            audit(run_folder, metrics, predictions["test"], final)
         report.write_report(run_folder, metrics, predictions["test"], [], pictures, SAMPLING_RATE)
         write_card(run_folder)
         shutil.rmtree(run_folder / "checkpoints")

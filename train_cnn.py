@@ -36,6 +36,8 @@ from tqdm.auto import tqdm
 
 from utils import plots, report, runs
 from utils.audio import SAMPLING_RATE
+from utils.audit import audit
+from utils.calibration import describe_scaling
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
 from utils.dataset import build_dataset
@@ -503,6 +505,8 @@ def main() -> None:
         "history": history,
     }
     metrics["latency"] = latency | {"device": device}
+    if args.protocol in SINGLE_MODEL:
+        metrics["calibration"] = describe_scaling(predictions["validation"], predictions["test"], emotions)
     metrics["duration_seconds"] = time.perf_counter() - start
     (run_folder / "figures").mkdir(exist_ok=True)
     plots.save(
@@ -511,6 +515,8 @@ def main() -> None:
     )
     told = np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in checked])
     runs.keep_checked_clips(run_folder, checked, told)
+    if args.protocol != "random":  # of voices that were heard in training it would say nothing
+        audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")

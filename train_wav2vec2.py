@@ -51,6 +51,7 @@ from transformers import (
 
 from utils import report, runs
 from utils.audio import MIN_SECONDS, SAMPLING_RATE
+from utils.audit import audit
 from utils.batches import Clips
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
@@ -827,6 +828,8 @@ def main() -> None:
     metrics["duration_seconds"] = time.perf_counter() - start
     told = torch.cat([classify(waveform) for waveform in checked]).double().softmax(dim=-1).numpy()
     runs.keep_checked_clips(run_folder, checked, told)
+    if data_args.protocol != "random":  # of voices that were heard in training it would say nothing
+        audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)
     write_card(run_folder)
     shutil.rmtree(run_folder / "checkpoints")

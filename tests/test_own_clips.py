@@ -148,6 +148,8 @@ def test_a_run_trains_on_own_voices_and_is_scored_on_others(tmp_path, voices):
     assert scores["clips"] == 30 and scores["uar"] > 1.5 / 8
     card = (run / "README.md").read_text()
     assert "| own-yours | 30 | 1 |" in card and "own clips 'mine'" in card
+    assert "### Whom it hears" in card and all(words in card for words in metrics["fairness"]["limitations"])
+    assert not [blank for blank in ("None", " nan", "{{", "\n\n\n") if blank in card.split("```")[-1]]
     assert (run / "out_of_domain" / "own-yours.png").stat().st_size > 10_000
     assert str(tmp_path) not in card
 

@@ -19,6 +19,8 @@ FIGURES = {
     "per_emotion.png": "Scores per emotion",
     "layers.png": "How much each layer of the encoder knows",
     "learning_curves.png": "Learning curves",
+    "speakers.png": "UAR of each speaker",
+    "coverage.png": "What is gained by declining the clips it is least sure of",
     "reliability.png": "How often it is right when it is so sure",
     "model.png": "The network, layer by layer",
     "importance.png": "What each group of features is worth",
@@ -51,6 +53,11 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
         license_words=_license(run)[1],
         scores_row=_scores_row,
         figures={file: text for file, text in FIGURES.items() if (folder / "figures" / file).exists()},
+        corpus_figures=sorted(
+            path.name
+            for kind in ("genders", "intensity")
+            for path in (folder / "figures").glob(f"{kind}_*.png")
+        ),
     )
 
 

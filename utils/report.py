@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from utils import plots, runs
+from utils.calibration import describe_stage
 from utils.corpora import CORPORA
-from utils.metrics import expected_calibration_error, reliability, scale_temperature, score
+from utils.metrics import scale_temperature, score
 from utils.runtime import (
     git_commit,
     package_versions,
@@ -141,20 +142,19 @@ def describe_calibration(
         temperatures: of each `fold` in it, and last of the published model.
 
     Returns:
-        `temperature` (of the published model), and of `before` and `after` the expected calibration `error`
-        and the `bins` of `metrics.reliability`.
+        `temperature` (of the published model), `applied` (True), and the `calibration.describe_stage` of
+        `before` and `after`.
     """
     truth = predictions["emotion"].map(list(emotions).index).to_numpy()
     after = predictions[[f"p_{emotion}" for emotion in emotions]].to_numpy()
     before = after.copy()
     for fold, rows in predictions.groupby("fold").indices.items():
         before[rows] = scale_temperature(after[rows], 1 / temperatures[fold])
-    return {"temperature": list(temperatures.values())[-1]} | {
-        name: {
-            "error": expected_calibration_error(truth, probabilities),
-            "bins": reliability(truth, probabilities),
-        }
-        for name, probabilities in (("before", before), ("after", after))
+    return {
+        "temperature": list(temperatures.values())[-1],
+        "applied": True,
+        "before": describe_stage(truth, before),
+        "after": describe_stage(truth, after),
     }
 
 
