@@ -81,9 +81,7 @@ def _trace(folder: Path, path: Path) -> None:
     for module in model.modules():  # weight norm is computed once and for all
         if torch.nn.utils.parametrize.is_parametrized(module, "weight"):
             torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
-    with (
-        warnings.catch_warnings()
-    ):  # of shapes that are checked once; the tests hear clips of several lengths
+    with warnings.catch_warnings():  # of shapes: the tests hear clips of several lengths
         warnings.simplefilter("ignore")
         _export(model, path)
 
