@@ -55,6 +55,8 @@ def test_each_baseline_learns_and_leaves_a_whole_run(demo_runs, name):
     assert files - code == {
         "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
         "train_baselines.py", "model_card.md", "requirements.txt", "model.skops",
+        "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
+        "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/importance.png",
         "figures/waveforms.png",
     }  # fmt: skip

@@ -61,6 +61,8 @@ def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
     assert files - code == {
         "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
         "train_cnn.py", "model_card.md", "requirements.txt", "model.keras",
+        "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
+        "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/learning_curves.png",
         "figures/waveforms.png", "figures/model.png",
     }  # fmt: skip

@@ -94,6 +94,8 @@ def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
         "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
         "train_wav2vec2.py", "model_card.md", "requirements.txt",
         "config.json", "model.safetensors", "preprocessor_config.json",
+        "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
+        "figures/speakers.png",
         "figures/confusion_matrix.png", "figures/layers.png", "figures/learning_curves.png",
         "figures/per_emotion.png", "figures/reliability.png",
         "figures/waveforms.png",
