@@ -83,6 +83,7 @@ from utils.splits import (
     selection_groups,
     split_models,
 )
+from utils.stress import hear_conditions, judge, wants_stress_test
 from utils.table import check_table, read_table
 
 # ---------------------------------------------------------------------------------------------------
@@ -132,6 +133,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="folders of own labelled clips, to score too",
     )
+    parser.add_argument("--no_stress_test", action="store_true", help="leave out the test of robustness")
+    parser.add_argument("--stress_test", action="store_true", help="make it in the demo, too")
     # Publication
     parser.add_argument("--push_to_hub", action="store_true", help="publish the runs (HF_TOKEN)")
     parser.add_argument(
@@ -330,6 +333,19 @@ def main() -> None:
     for name in names:  # all of them now: a model that is yet to come must not wear the card of an older run
         runs.begin_run(output_dir / name, args.resume_from_checkpoint, identity)
 
+    changed_features = None
+    if wants_stress_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
+        if args.speaker_normalization:
+            logger.info("No test of robustness: --speaker_normalization needs all clips of a voice together")
+        else:  # all models hear the same changed clips
+            test_clips = final[final["split"] == "test"]
+            changed_features = hear_conditions(
+                lambda changed: [extract(waveform, args.features) for waveform in changed],
+                test_clips,
+                waveforms,
+                args.seed,
+            )
+
     unpublished = []
     for name in names:
         start = time.perf_counter()
@@ -434,6 +450,11 @@ def main() -> None:
         write_bytes(run_folder / "model.skops", saved)
         plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
         runs.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
+        if changed_features:
+            told = {
+                condition: hear(model, changed, emotions) for condition, changed in changed_features.items()
+            }
+            metrics["stress"] = judge(told, test_clips, emotions, args.seed)
         if args.protocol != "random":  # of voices that were heard in training it would say nothing
             audit(run_folder, metrics, predictions["test"], final)
         report.write_report(run_folder, metrics, predictions["test"], [], pictures, SAMPLING_RATE)

@@ -68,6 +68,7 @@ from utils.splits import (
     select_emotions,
     split_models,
 )
+from utils.stress import stress_test, wants_stress_test
 from utils.table import check_table, read_table
 
 # ---------------------------------------------------------------------------------------------------
@@ -123,6 +124,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="folders of own labelled clips, to score too",
     )
+    parser.add_argument("--no_stress_test", action="store_true", help="leave out the test of robustness")
+    parser.add_argument("--stress_test", action="store_true", help="make it in the demo, too")
     # Publication
     parser.add_argument("--push_to_hub", action="store_true", help="publish the run (HF_TOKEN)")
     parser.add_argument("--hub_model_id", help="user/name; by default the run folder's name, under your own")
@@ -515,6 +518,14 @@ def main() -> None:
     )
     told = np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in checked])
     runs.keep_checked_clips(run_folder, checked, told)
+    if wants_stress_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
+        metrics["stress"] = stress_test(
+            lambda changed: np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in changed]),
+            final[final["split"] == "test"],
+            waveforms,
+            emotions,
+            args.seed,
+        )
     if args.protocol != "random":  # of voices that were heard in training it would say nothing
         audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

@@ -102,6 +102,7 @@ from utils.splits import (
     split_models,
     training_parts,
 )
+from utils.stress import stress_test, wants_stress_test
 from utils.table import check_table, read_table
 from utils.trainer import AfterSaving, EmotionTrainer
 from utils.tuned import FrozenClips, TunedLayers
@@ -147,6 +148,8 @@ class DataArguments:
     evaluate_on: list[str] = field(
         default_factory=list, metadata={"help": "Folders of own labelled clips, to score the model on too."}
     )
+    no_stress_test: bool = field(default=False, metadata={"help": "Leave out the test of robustness."})
+    stress_test: bool = field(default=False, metadata={"help": "Make it in the demo, too."})
     allow_partial: bool = field(
         default=False, metadata={"help": "Run although clips are missing or unusable; the card says so."}
     )
@@ -828,6 +831,14 @@ def main() -> None:
     metrics["duration_seconds"] = time.perf_counter() - start
     told = torch.cat([classify(waveform) for waveform in checked]).double().softmax(dim=-1).numpy()
     runs.keep_checked_clips(run_folder, checked, told)
+    if wants_stress_test(data_args.protocol, data_args.demo, data_args.stress_test, data_args.no_stress_test):
+        metrics["stress"] = stress_test(
+            lambda changed: torch.cat([classify(waveform) for waveform in changed]).double().softmax(dim=-1),
+            final[final["split"] == "test"],
+            waveforms,
+            emotions,
+            args.seed,
+        )
     if data_args.protocol != "random":  # of voices that were heard in training it would say nothing
         audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

@@ -20,6 +20,7 @@ FIGURES = {
     "layers.png": "How much each layer of the encoder knows",
     "learning_curves.png": "Learning curves",
     "speakers.png": "UAR of each speaker",
+    "stress.png": "How it does under other conditions",
     "coverage.png": "What is gained by declining the clips it is least sure of",
     "reliability.png": "How often it is right when it is so sure",
     "model.png": "The network, layer by layer",

@@ -381,3 +381,86 @@ def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
     axes.set_ylabel("Run")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
     return figure
+
+
+@_STYLE
+def plot_stress(stress: dict, emotions: Sequence[str], title: str) -> Figure:
+    """Draw the recall of each emotion under each condition, the unchanged clips on top, and beside it the
+    UAR, the share of predictions that stay, and how the condition was judged.
+
+    Args:
+        stress: as `stress.judge` returns it.
+        emotions: the columns.
+        title: stands above.
+    """
+    import seaborn
+
+    rows = {"unchanged clips": stress["clean"]} | stress["conditions"]
+    recall = [[row["recall"][emotion] for emotion in emotions] for row in rows.values()]
+    percent = 100 * np.asarray(recall, dtype=float)  # None, of an emotion that does not occur, stays blank
+    figure = Figure(figsize=(WIDTH, 0.27 * len(rows) + 1.3), layout="constrained")
+    axes = seaborn.heatmap(
+        percent,
+        ax=figure.subplots(),
+        vmin=0,
+        vmax=100,
+        cmap="Blues",
+        annot=True,
+        fmt=".0f",
+        annot_kws={"fontsize": 9},
+        linewidths=0.5,
+        cbar=False,
+        xticklabels=emotions,
+        yticklabels=list(rows),
+    )
+    right = len(emotions)
+    for column, heading in ((0.6, "UAR"), (1.5, "change"), (2.4, "kept"), (3.4, "mark")):
+        axes.text(right + column, -0.3, heading, ha="center", va="bottom", fontweight="bold")
+    groups = [row.get("group") for row in rows.values()]
+    for position, (row, group) in enumerate(zip(rows.values(), groups, strict=True)):
+        cells = [(0.6, f"{100 * row['uar']:.0f}", "black")]
+        if group:
+            verdict = row["verdict"] if row["mark"] else "–"
+            color = {"missed": "#B34700", "passed": GREEN}.get(verdict, GREY)
+            cells.append((1.5, f"{100 * row['uar_difference']:+.0f}", "black"))
+            cells.append((2.4, f"{100 * row['unchanged']:.0f}", "black"))
+            cells.append((3.4, verdict, color))
+        for column, words, color in cells:
+            axes.text(right + column, position + 0.5, words, ha="center", va="center", color=color)
+        if position and group != groups[position - 1]:
+            axes.axhline(position, color="black", linewidth=0.8, clip_on=False)
+    axes.tick_params(length=0, labelsize=9)
+    axes.tick_params(axis="x", labeltop=True, labelbottom=False)
+    axes.set(title=title, xlim=(0, right + 4))
+    axes.set_xlabel("Recall of each emotion, UAR, its change (points), share of predictions kept; all in %")
+    return figure
+
+
+@_STYLE
+def plot_conditions(examples: dict[str, np.ndarray], sampling_rate: int, title: str) -> Figure:
+    """Draw a panel per condition: a clip's waveform and, below it, its mel spectrogram.
+
+    As in `plot_waveforms` amplitudes are to one scale and each spectrogram is relative to its own peak.
+
+    Args:
+        examples: condition -> float array (num_samples,).
+        sampling_rate: in Hz.
+        title: stands above.
+    """
+    columns = 4
+    lines = -(-len(examples) // columns)
+    peak = max(np.abs(waveform).max() for waveform in examples.values()) or 1.0
+    longest = max(map(len, examples.values())) / sampling_rate
+    figure = Figure(figsize=(WIDTH, 1.55 * lines + 0.6), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subfigures(lines, columns, squeeze=False)
+    for panel, (name, waveform) in zip(panels.flat, examples.items(), strict=False):
+        top, bottom = panel.subplots(2, 1, height_ratios=(1, 2), sharex=True)
+        top.plot(np.arange(len(waveform)) / sampling_rate, waveform, color=BLUE, linewidth=0.4)
+        top.set(ylim=(-1.05 * peak, 1.05 * peak), xlim=(0, longest), yticks=[])
+        top.set_title(name, fontsize=9, pad=2)
+        top.tick_params(labelbottom=False, length=0)
+        _draw_spectrogram(bottom, _mel_decibels(waveform, sampling_rate), sampling_rate)
+        bottom.set_ylabel("Hz", fontsize=7)
+        bottom.tick_params(labelsize=7, length=2)
+    return figure

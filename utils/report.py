@@ -228,6 +228,9 @@ def write_report(
     if "probe" in metrics:
         figure = plots.plot_probe(metrics["probe"]["choices"], len(emotions))
         plots.save(figure, figures / "layers.png")
+    if "stress" in metrics:
+        figure = plots.plot_stress(metrics["stress"], emotions, "Recall under other conditions")
+        plots.save(figure, figures / "stress.png")
     if "calibration" in metrics:
         stages = {f"{name} scaling": metrics["calibration"][name] for name in ("before", "after")}
         figure = plots.plot_reliability(
