@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -39,7 +38,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from utils import plots, report, runs
+from utils import report, runs
 from utils.audio import SAMPLING_RATE
 from utils.audit import audit
 from utils.calibration import describe_scaling
@@ -372,6 +371,8 @@ def main() -> None:
             model, chosen = fit(name, features[train.index], train, args.protocol, args.seed)
             training_seconds = time.perf_counter() - begun
             if split is final:  # what is scored is what is saved
+                import skops.io  # it brings in all of scikit-learn, and PyTorch where that is installed
+
                 saved = skops.io.dumps(model)
                 trusted = skops.io.get_untrusted_types(data=saved)
                 model = skops.io.loads(saved, trusted=trusted)
@@ -403,6 +404,8 @@ def main() -> None:
 
         # -------------------------------------------------------------------------------------------
         # Report and card
+
+        from utils import plots  # Matplotlib is for the end of a run
 
         metrics = report.describe_run(
             script=Path(__file__).name,

@@ -34,7 +34,7 @@ import tensorflow as tf
 from keras import layers, ops
 from tqdm.auto import tqdm
 
-from utils import plots, report, runs
+from utils import report, runs
 from utils.audio import SAMPLING_RATE
 from utils.audit import audit
 from utils.calibration import describe_scaling
@@ -465,6 +465,8 @@ def main() -> None:
 
     # -----------------------------------------------------------------------------------------------
     # Report and card
+
+    from utils import plots  # Matplotlib is for the end of a run
 
     history = [
         {"epoch": epoch, "loss": figures["loss"], "learning_rate": figures["learning_rate"]}

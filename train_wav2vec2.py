@@ -59,6 +59,7 @@ from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
 from utils.embed import embed
+from utils.emotion_metric import EmotionMetric
 from utils.encoder import (
     add_lora,
     count_frames,
@@ -72,7 +73,7 @@ from utils.frames import Frames
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.labels import choose_emotions
 from utils.machines import at_hand, of_first, sees_disk_of_first, share_weights
-from utils.metrics import EmotionMetric, fit_temperature, measure_latency
+from utils.metrics import fit_temperature, measure_latency
 from utils.out_of_domain import evaluate_on
 from utils.own_clips import find_training_clips
 from utils.probe import Probe, fit_probes, fold_into, scale_logits

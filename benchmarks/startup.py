@@ -1,19 +1,20 @@
-"""How long each script takes from its start to its first training step, against what decoding alone takes.
+"""How long each script takes from the begin of `main` to its first training step, cold and from its cache.
 
     python -m benchmarks.startup --data_dir ~/clips
+    python -m benchmarks.startup --data_dir ~/clips --imports  # only what the imports take
 
-Prints seconds and ratios, medians of interleaved rounds: cold, with an empty cache folder, and warm, with
-the one that the cold start has left. Imports are counted apart. The first training step is where the clips go
-into the encoder for the first time (train_wav2vec2.py, with a tiny one: reading the weights of another is not
-counted), where `fit` is called (train_cnn.py) and where the functionals of the first clip are computed
-(train_baselines.py). The bound is what soundfile and soxr take for all clips in threads on all cores.
+Each script has a process of its own, in which the runs take turns: what decoding and resampling all clips on
+all cores must take (soundfile and soxr, nothing kept), a run with an empty cache, the same run once more. The
+first round does not count: it imports what is imported late, and then the files are in memory for all. Prints
+medians and ratios; and, from fresh processes, what the imports of each script take (`python -X importtime`)
+and how long a user waits for `--help` and for the word that an option is wrong.
 """
 
 import argparse
-import collections
 import importlib
-import logging
+import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,103 +23,203 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import soundfile
-import soxr
-
-from utils.audio import SAMPLING_RATE
-from utils.download import find_corpora
-from utils.runtime import describe_device, logger, run_script
+from utils.runtime import PROJECT_ROOT, describe_device
 
 SCRIPTS = {
-    "train_wav2vec2": (["--from_config=tiny", "--use_cpu=true"], "train_wav2vec2.embed"),
-    "train_cnn": ([], "keras.Model.fit"),
-    "train_baselines": ([], "train_baselines.extract_table"),
+    "train_wav2vec2.py": "train_wav2vec2",
+    "train_wav2vec2.py --no_probe": "train_wav2vec2",
+    "train_cnn.py": "train_cnn",
+    "train_baselines.py": "train_baselines",
 }
-"""Script -> its options, and the function at which its training begins."""
+NUM_IMPORTS = 3
+IMPORTERS = ("train_wav2vec2", "train_cnn", "train_baselines", "utils.explore", "utils.compare", "utils.hub")
+HEAVY = ("torch", "transformers", "tensorflow", "sklearn", "matplotlib", "librosa", "numba", "datasets")
+"""Packages; the table of imports says which of them a script brings in."""
 
 
-class FirstStep(Exception):
-    """The training begins."""
+class FirstStepError(BaseException):
+    """Ends a run where its training would begin. No Exception: nothing on the way shall catch it."""
+
+
+def stop(*_args, **_options):
+    raise FirstStepError
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--start"]:
-        return start(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_dir", nargs="+", required=True, help="folders or zips with the clips")
+    parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with RAVDESS and TESS")
     parser.add_argument("--corpora", nargs="+", default=["ravdess", "tess"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="that count")
+    parser.add_argument("--imports", action="store_true", help="leave out the runs")
+    parser.add_argument("--scripts", nargs="+", default=list(SCRIPTS), choices=list(SCRIPTS))
+    parser.add_argument("--model", help="folder of an encoder; by default one of random weights, base size")
+    parser.add_argument("--measure", choices=list(SCRIPTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    logger.setLevel(logging.WARNING)
-    found = find_corpora(args.corpora, [Path(folder) for folder in args.data_dir])
-    files = [path for paths in found.values() for path in paths]
-    data = ["--corpora", *args.corpora, "--allow_partial", "--data_dir", *args.data_dir]
-    seconds = collections.defaultdict(list)
-    decode_all(files)  # the files are in memory from now on, for all alike
-    for _ in range(args.rounds):
-        begun = time.perf_counter()
-        decode_all(files)
-        seconds["bound"].append(time.perf_counter() - begun)
-        for script in SCRIPTS:
-            with tempfile.TemporaryDirectory() as folder:
-                for kind in ("cold", "warm"):
-                    places = [f"--cache_dir={folder}/cache", f"--output_dir={folder}/{kind}"]
-                    imports, until = timed_start(script, [*data, *places])
-                    seconds[f"{script} {kind}"].append(until)
-                seconds[f"{script} imports"].append(imports)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"{describe_device('cpu')}, {len(files)} clips, medians of {args.rounds} interleaved rounds\n")
-    print(
-        "| | imports s | cold s | times the bound | warm s | of the cold start |\n|---|---|---|---|---|---|"
-    )
-    print(f"| decoding and resampling alone (the bound) | | {middle['bound']:.1f} | 1.00 | | |")
-    for script in SCRIPTS:
-        imports, cold, warm = (middle[f"{script} {kind}"] for kind in ("imports", "cold", "warm"))
+    if args.measure:
+        print(json.dumps(measure(args)))
+        return
+    print(f"{cpu_name()}, {describe_device('cpu')}, Python {sys.version.split()[0]}\n", flush=True)
+    if not args.imports:
+        with tempfile.TemporaryDirectory() as folder:
+            if not args.model and any("wav2vec2" in name for name in args.scripts):
+                args.model = str(Path(folder) / "encoder")
+                command = [sys.executable, "-c", MAKE_ENCODER, args.model]
+                subprocess.run(command, cwd=PROJECT_ROOT, check=True)
+            print_runs(args)
+    print_imports()
+
+
+MAKE_ENCODER = """
+import sys
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(sys.argv[1])
+Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False).save_pretrained(sys.argv[1])
+"""
+
+
+def print_runs(args: argparse.Namespace) -> None:
+    print("| from `main` to the first step | decoding alone, s | cold, s | ratio | warm, s | warm / cold |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name in args.scripts:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.startup",
+            "--measure",
+            name,
+            "--rounds",
+            str(args.rounds),
+        ]
+        command += ["--corpora", *args.corpora, "--data_dir", *args.data_dir]
+        command += ["--model", args.model] if args.model else []
+        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{name}: {done.stderr[-3000:]}")
+        bound, cold, warm = map(
+            statistics.median, zip(*json.loads(done.stdout.splitlines()[-1]), strict=True)
+        )
         print(
-            f"| {script}.py | {imports:.1f} | {cold:.1f} | {cold / middle['bound']:.2f} | {warm:.2f} | "
-            f"{warm / cold:.2f} |"
+            f"| `{name}` | {bound:.2f} | {cold:.2f} | {cold / bound:.2f} | {warm:.2f} | {warm / cold:.3f} |",
+            flush=True,
         )
 
 
-def decode_all(files: list[Path]) -> None:
-    def decode(path: Path) -> None:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        soxr.resample(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1), rate, SAMPLING_RATE)
+def measure(args: argparse.Namespace) -> list[tuple[float, float, float]]:
+    """Return of each round the seconds of decoding alone, of a cold run, and of a warm one."""
+    script = importlib.import_module(SCRIPTS[args.measure])
+    stop_at_first_step(args.measure)
+    from utils.download import find_corpora
 
+    places = [Path(place) for place in args.data_dir]
+    paths = [path for files in find_corpora(args.corpora, places).values() for path in files]
+    options = ["--corpora", *args.corpora, "--data_dir", *args.data_dir, "--allow_partial"]
+    if "wav2vec2" in args.measure:
+        options += ["--model_name_or_path", args.model]
+        # Augmented clips are new in each epoch, so that no frozen layer hears them before the Trainer does.
+        options += ["--no_probe", "--augment"] if "--no_probe" in args.measure else []
+    rounds = []
+    for _ in range(1 + args.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = [decode_alone(paths)]
+            for run in ("cold", "warm"):
+                places = ["--cache_dir", f"{folder}/cache", "--output_dir", f"{folder}/{run}"]
+                sys.argv = [f"{SCRIPTS[args.measure]}.py", *options, *places]
+                begun = time.perf_counter()
+                try:
+                    script.main()
+                except FirstStepError:
+                    seconds.append(time.perf_counter() - begun)
+        rounds.append(seconds)
+    return rounds[1:]
+
+
+def stop_at_first_step(name: str) -> None:
+    """Put `stop` in the place of what a script does first with clips that are ready."""
+    if name == "train_wav2vec2.py":
+        from utils import embed
+
+        embed.hidden_states = stop  # the first batch is made
+    elif name.startswith("train_wav2vec2.py"):
+        from transformers import Trainer
+
+        Trainer.training_step = stop
+    elif name == "train_cnn.py":
+        import keras
+
+        keras.Model.fit = lambda self, segments, **options: stop(segments[0])
+    else:
+        from utils import features
+
+        class Parallel:
+            """Takes the first task, as joblib would, and hands it to nobody."""
+
+            def __init__(self, **_options):
+                pass
+
+            def __call__(self, tasks):
+                stop(next(iter(tasks)))
+
+        features.joblib.Parallel = Parallel
+
+
+def decode_alone(paths: list[Path]) -> float:
+    """Return the seconds that decoding, mixing and resampling takes on all cores."""
+    import soundfile
+    import soxr
+
+    def decode(path: Path) -> int:
+        waveform, rate = soundfile.read(path, dtype="float32")
+        if waveform.ndim > 1:
+            waveform = waveform.mean(axis=1)
+        return len(waveform if rate == 16_000 else soxr.resample(waveform, rate, 16_000, quality="HQ"))
+
+    begun = time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in threads.map(decode, files):
-            pass
+        list(threads.map(decode, paths))
+    return time.perf_counter() - begun
 
 
-def timed_start(script: str, options: list[str]) -> tuple[float, float]:
-    """Return the seconds of its imports, and from `main` to the first training step, in a new process."""
-    command = [sys.executable, "-m", "benchmarks.startup", "--start", script, *SCRIPTS[script][0], *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return tuple(float(number) for number in done.stdout.splitlines()[-1].split())
+def print_imports() -> None:
+    print("\n| imports of | s | bring in |")
+    print("|---|---|---|", flush=True)
+    seconds = {name: [] for name in IMPORTERS}
+    brought = {}
+    for _ in range(1 + NUM_IMPORTS):
+        for name in IMPORTERS:
+            told = fresh(["-X", "importtime", "-c", f"import {name}"]).stderr
+            lines = re.findall(r"^import time:\s+\d+ \|\s+(\d+) \|( +)(\S+)$", told, re.MULTILINE)
+            own = [int(total) for total, indent, module in lines if (len(indent), module) == (1, name)]
+            seconds[name].append(sum(own) / 1e6)
+            modules = {module for _, _, module in lines}
+            brought[name] = " ".join(package for package in HEAVY if package in modules)
+    for name in IMPORTERS:
+        print(f"| `{name}` | {statistics.median(seconds[name][1:]):.2f} | {brought[name]} |")
+
+    print("\n| from command to answer | s |")
+    print("|---|---|", flush=True)
+    commands = {
+        f"{name}.py {option}": [] for name in IMPORTERS[:3] for option in ("--help", "--no_such_option")
+    }
+    for _ in range(NUM_IMPORTS):
+        for command, seconds in commands.items():
+            begun = time.perf_counter()
+            fresh(command.split())
+            seconds.append(time.perf_counter() - begun)
+    for command, seconds in commands.items():
+        print(f"| `python {command}` | {statistics.median(seconds):.2f} |")
 
 
-def start(script: str, options: list[str]) -> None:
-    begun = time.perf_counter()
-    module = importlib.import_module(script)
-    imports = time.perf_counter() - begun
+def fresh(arguments: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True)
 
-    def stop(*_args, **_options):
-        raise FirstStep
 
-    place, name = SCRIPTS[script][1].rsplit(".", 1)
-    owner = module if place == script else importlib.import_module("keras").Model
-    setattr(owner, name, stop)
-    sys.argv = [f"{script}.py", *options]
-    begun = time.perf_counter()
-    try:
-        module.main()
-    except FirstStep:
-        print(imports, time.perf_counter() - begun)
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return names[0] if names else "unknown CPU"
 
 
 if __name__ == "__main__":
-    run_script(main)
+    main()

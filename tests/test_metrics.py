@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from utils.emotion_metric import EmotionMetric
 from utils.metrics import (
-    EmotionMetric,
     expected_calibration_error,
     fit_temperature,
     measure_latency,

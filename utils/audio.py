@@ -185,27 +185,37 @@ def file_digests(paths: Sequence[Path], cache_dir: Path, silent: bool | None = N
     except (OSError, ValueError):
         known = {}
 
-    def digest(path: Path) -> tuple[str, list | None]:
+    def read(path: Path) -> list:
         seen = time.time_ns()
-        try:
-            status = path.stat()
-        except OSError:
-            return "", None
-        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        entry = known.get(str(path.absolute()))
-        if entry and entry[:4] == state and max(state[1:3]) < entry[4] - CLOCK_STEP:
-            return entry[5], None
-        content = file_digest(path)
-        return content, [*state, seen, content] if content else None
+        state = _state(path)
+        return [*state, seen, file_digest(path)] if state else [""]
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases Python's global lock
-        found = list(tqdm(threads.map(digest, paths), "Reading files", len(paths), disable=silent))
-    new = {str(path.absolute()): entry for path, (_, entry) in zip(paths, found, strict=True) if entry}
-    if new:
-        with contextlib.suppress(OSError):  # then they are computed again
+    paths = [path.absolute() for path in paths]
+    unchanged = {}
+    for path in paths:
+        entry = known.get(str(path))
+        if entry and _state(path) == entry[:4] and max(entry[1:3]) < entry[4] - CLOCK_STEP:
+            unchanged[path] = entry
+    changed = [path for path in dict.fromkeys(paths) if path not in unchanged]
+    new = {}
+    if changed:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases Python's global lock
+            entries = tqdm(threads.map(read, changed), "Reading files", len(changed), disable=silent)
+            new = dict(zip(changed, entries, strict=True))
+        with contextlib.suppress(OSError):  # then they are read again
             cache_dir.mkdir(parents=True, exist_ok=True)
-            write_text(note, json.dumps(known | new))
-    return [content for content, _ in found]
+            readable = {str(path): entry for path, entry in new.items() if entry[-1]}
+            write_text(note, json.dumps(known | readable))
+    return [(unchanged.get(path) or new[path])[-1] for path in paths]
+
+
+def _state(path: Path) -> list[int] | None:
+    """Return what changes when a file does: its size, times and inode; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def decode_files(

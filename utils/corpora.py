@@ -4,6 +4,7 @@ A file name comes in; corpus, speaker, gender, emotion, intensity and text go ou
 per corpus, what a run has to check or to cite: counts, licence, source, held-out speakers.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -196,16 +197,21 @@ def parse_clip(path: str | PurePath) -> Clip | None:
     RAVDESS: `modality-channel-emotion-intensity-sentence-repetition-actor`, two digits each, odd
     actors male (https://zenodo.org/records/1188976). TESS: `speaker_word_emotion`, two women.
     """
-    path = PurePath(path)
-    if path.suffix.lower() not in AUDIO_SUFFIXES:
+    return _parse_name(path.name if isinstance(path, PurePath) else PurePath(path).name)
+
+
+@functools.cache  # a start asks three times for each file
+def _parse_name(name: str) -> Clip | None:
+    stem, dot, suffix = name.rpartition(".")
+    if dot + suffix.lower() not in AUDIO_SUFFIXES:
         return None
-    if match := _RAVDESS_NAME.fullmatch(path.stem):
+    if match := _RAVDESS_NAME.fullmatch(stem):
         channel, emotion, intensity, sentence, _, actor = match.groups()
         corpus = _RAVDESS_CHANNELS[channel]
         # Speech and song of one actor are one speaker.
         person = "demo" if corpus == "demo" else "ravdess"
         return Clip(
-            clip=path.stem,
+            clip=stem,
             corpus=corpus,
             speaker=f"{person}-{actor}",
             gender="male" if int(actor) % 2 else "female",
@@ -213,10 +219,10 @@ def parse_clip(path: str | PurePath) -> Clip | None:
             intensity={"01": "normal", "02": "strong"}[intensity],
             text=_RAVDESS_SENTENCES[sentence],
         )
-    if match := _TESS_NAME.fullmatch(path.stem):
+    if match := _TESS_NAME.fullmatch(stem):
         speaker, word, emotion = match.groups()
         return Clip(
-            clip=path.stem,
+            clip=stem,
             corpus="tess",
             speaker="tess-YAF" if speaker.upper() == "YAF" else "tess-OAF",
             gender="female",

@@ -33,14 +33,14 @@ def build_dataset(table: pd.DataFrame, waveforms: "Dataset", emotions: tuple[str
     # One metadata row per waveform, used or not, so that the columns can stand side by side.
     aligned = table.reindex(range(len(waveforms)))
     labels = {emotion: label for label, emotion in enumerate(emotions)}
-    columns = {name: aligned[name].fillna("").tolist() for name in METADATA}
-    columns["num_samples"] = aligned["num_samples"].fillna(0).astype(int).tolist()
-    columns["label"] = aligned["emotion"].map(labels).fillna(-1).astype(int).tolist()
+    columns = {name: aligned[name].fillna("") for name in METADATA}
+    columns["num_samples"] = aligned["num_samples"].fillna(0).astype(int)
+    columns["label"] = aligned["emotion"].map(labels).fillna(-1).astype(int)
     features = Features(
         {name: Value("string") for name in METADATA}
         | {"num_samples": Value("int64"), "label": ClassLabel(names=list(emotions))}
     )
-    metadata = Dataset.from_dict(columns, features=features)
+    metadata = Dataset.from_pandas(pd.DataFrame(columns), features, preserve_index=False)
     clips = concatenate_datasets([waveforms.select_columns("waveform"), metadata], axis=1)
     return DatasetDict(
         {

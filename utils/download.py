@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path, PurePath, PureWindowsPath
 
 import requests  # hub 1 brings httpx, hub 2 httpx2; this one comes with librosa and evaluate everywhere
@@ -133,18 +134,18 @@ def _nothing_found(corpus: Corpus, archive: Archive | None, searched: list[str],
 
 def _files(places: Iterable[Path]) -> list[Path]:
     """Return these files and all files in these folders, except in hidden and in partial folders."""
-    files, seen = set(), set()
+    files, seen = set(), set()  # as text, which is faster: there may be many
     for place in places:
         if place.is_file():
-            files.add(place)
+            files.add(str(place))
         for folder, subfolders, names in os.walk(place, followlinks=True):
-            if (real := Path(folder).resolve()) in seen:  # links in a circle, or overlapping places
+            if (real := os.path.realpath(folder)) in seen:  # links in a circle, or overlapping places
                 subfolders.clear()
                 continue
             seen.add(real)
             subfolders[:] = [name for name in subfolders if name[0] != "." and not name.endswith(".partial")]
-            files.update(Path(folder, name) for name in names)
-    return sorted(files)
+            files.update(os.path.join(folder, name) for name in names)  # noqa: PTH118
+    return sorted(map(Path, files), key=attrgetter("parts"))
 
 
 def _clips(files: Iterable[PurePath], corpus: Corpus) -> list:

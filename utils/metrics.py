@@ -8,9 +8,7 @@ INTERSPEECH 2009 Emotion Challenge").
 import time
 from collections.abc import Callable, Sequence
 
-import evaluate
 import numpy as np
-from datasets import Features, Value
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
@@ -18,44 +16,31 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 SCORES = ("accuracy", "uar", "macro_precision", "macro_f1")
 
 
-class EmotionMetric(evaluate.Metric):
-    """Scores of one-label emotion recognition as an `evaluate.Metric` that needs no network.
-
-    `compute(predictions=ids, references=ids, num_labels=n)` returns accuracy, uar, macro_precision and
-    macro_f1 (means over the emotions that occur in `references`), per_label (precision, recall, f1,
-    support; None where undefined) and confusion_matrix (rows = truth).
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Accuracy, UAR, macro precision and F1, per-label scores, confusion matrix.",
-            citation="",
-            inputs_description="predictions, references: label ids; num_labels: how many labels exist.",
-            features=Features({"predictions": Value("int32"), "references": Value("int32")}),
-        )
-
-    def _compute(self, predictions, references, num_labels: int) -> dict:
-        labels = list(range(num_labels))
-        precision, recall, f1, support = precision_recall_fscore_support(
-            references, predictions, labels=labels, zero_division=0
-        )
-        occurs = support > 0
-        return {
-            "accuracy": float(accuracy_score(references, predictions)),
-            "uar": float(recall[occurs].mean()),
-            "macro_precision": float(precision[occurs].mean()),
-            "macro_f1": float(f1[occurs].mean()),
-            "per_label": [
-                {
-                    "precision": float(precision[label]) if occurs[label] else None,
-                    "recall": float(recall[label]) if occurs[label] else None,
-                    "f1": float(f1[label]) if occurs[label] else None,
-                    "support": int(support[label]),
-                }
-                for label in labels
-            ],
-            "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
-        }
+def label_scores(references: Sequence[int], predictions: Sequence[int], num_labels: int) -> dict:
+    """Return what `emotion_metric.EmotionMetric` computes: accuracy, uar, macro_precision and macro_f1 (means
+    over the labels that occur in `references`), per_label (precision, recall, f1, support; None where
+    undefined) and confusion_matrix (rows = truth)."""
+    labels = list(range(num_labels))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        references, predictions, labels=labels, zero_division=0
+    )
+    occurs = support > 0
+    return {
+        "accuracy": float(accuracy_score(references, predictions)),
+        "uar": float(recall[occurs].mean()),
+        "macro_precision": float(precision[occurs].mean()),
+        "macro_f1": float(f1[occurs].mean()),
+        "per_label": [
+            {
+                "precision": float(precision[label]) if occurs[label] else None,
+                "recall": float(recall[label]) if occurs[label] else None,
+                "f1": float(f1[label]) if occurs[label] else None,
+                "support": int(support[label]),
+            }
+            for label in labels
+        ],
+        "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
+    }
 
 
 def score(
@@ -76,8 +61,7 @@ def score(
     references = np.asarray(references)
     probabilities = np.asarray(probabilities, dtype=np.float64)
     predictions = probabilities.argmax(axis=1)
-    metric = EmotionMetric(keep_in_memory=True)
-    scores = metric.compute(predictions=predictions, references=references, num_labels=len(emotions))
+    scores = label_scores(references, predictions, len(emotions))
     likelihood = probabilities[np.arange(len(references)), references]
     scores["loss"] = float(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean())
     scores["per_emotion"] = dict(zip(emotions, scores.pop("per_label"), strict=True))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils import plots, runs
+from utils import runs
 from utils.calibration import describe_stage
 from utils.corpora import CORPORA
 from utils.metrics import scale_temperature, score
@@ -208,6 +208,8 @@ def write_report(
         examples: emotion -> waveform, to be drawn.
         sampling_rate: of the examples, in Hz.
     """
+    from utils import plots  # Matplotlib is for the end of a run
+
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     test, emotions = metrics["test"], metrics["emotions"]

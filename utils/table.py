@@ -4,6 +4,7 @@ Sorted, identical files counted once, unusable files and missing clips named.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +44,9 @@ def read_table(
     paths = [path for corpus_files in files.values() for path in corpus_files]
     silent = None if is_main_process() else True
     digests = file_digests(paths, cache_dir, silent)
-    table = pd.DataFrame(
-        vars((own or {}).get(path) or parse_clip(path)) | {"path": str(path), "digest": digest}
-        for path, digest in zip(paths, digests, strict=True)
-    )
+    clips = [(own or {}).get(path) or parse_clip(path) for path in paths]
+    columns = {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(Clip)}
+    table = pd.DataFrame(columns | {"path": [str(path) for path in paths], "digest": digests})
     # Corpora in the order that was asked for; of nested copies the one least deep.
     table["depth"] = [len(path.parts) for path in paths]
     table["corpus"] = pd.Categorical(table["corpus"], categories=list(files))
