@@ -127,7 +127,11 @@ def our_trainer(
     size: str, train, emotions, folder: str, augmented: bool, lora: bool, batch_size: int = BATCH_SIZE
 ) -> Trainer:
     """Return the Trainer of train_wav2vec2.py on `Clips` or `FrozenClips`."""
-    model_args = ModelArguments(from_config=size, parameter_efficient="lora" if lora else "none")
+    model_args = ModelArguments(
+        from_config=size,
+        parameter_efficient="lora" if lora else "none",
+        class_weights="none",  # the clips of a block may lack an emotion
+    )
     args = RunArguments(
         output_dir=folder,
         per_device_train_batch_size=batch_size,
