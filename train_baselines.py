@@ -31,7 +31,6 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -46,6 +45,7 @@ from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
+from utils.explain import permutation_importance
 from utils.features import (
     FEATURE_SETS,
     extract,
@@ -235,23 +235,6 @@ def tell(
     return report.prediction_table(clips, hear(model, features[clips.index], emotions), emotions, fold)
 
 
-def group_importance(model, features: np.ndarray, truth: pd.Series, feature_set: str, seed: int) -> dict:
-    """Return feature group -> how much UAR is lost when its columns are shuffled together among the clips
-    (mean of five shuffles; permutation importance, Breiman 2001)."""
-    generator = np.random.default_rng(seed)
-    groups = np.asarray([feature_groups(feature_set)[name] for name in feature_names(feature_set)])
-    whole = balanced_accuracy_score(truth, model.predict(features))
-    losses = {}
-    for group in dict.fromkeys(groups.tolist()):
-        scores = []
-        for _ in range(5):
-            shuffled = features.copy()
-            shuffled[:, groups == group] = features[generator.permutation(len(features))][:, groups == group]
-            scores.append(balanced_accuracy_score(truth, model.predict(shuffled)))
-        losses[group] = float(whole - np.mean(scores))
-    return losses
-
-
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
     device = describe_device("cpu")
@@ -323,6 +306,7 @@ def main() -> None:
     if args.speaker_normalization:
         checked_features = normalize_speakers(checked_features, ["one"] * len(checked))
 
+    groups = [feature_groups(args.features)[name] for name in feature_names(args.features)]
     places = ("corpora", "data_dir", "train_on", "evaluate_on", "cache_dir", "output_dir", "overwrite")
     places += ("resume_from_checkpoint",)
     identity = {
@@ -383,8 +367,8 @@ def main() -> None:
             if len(test):
                 heard.append(tell(model, features, test, emotions, fold))
             if split is last:
-                importance = group_importance(
-                    model, features[test.index], test["emotion"], args.features, args.seed
+                importance = permutation_importance(
+                    model.predict, features[test.index], test["emotion"], groups, emotions, args.seed
                 )
             if split is not final:
                 facts = {"importance": importance, "seconds": time.perf_counter() - begun}
@@ -405,7 +389,7 @@ def main() -> None:
         # -------------------------------------------------------------------------------------------
         # Report and card
 
-        from utils import plots  # Matplotlib is for the end of a run
+        from utils import explain_plots, plots  # Matplotlib is for the end of a run
 
         metrics = report.describe_run(
             script=Path(__file__).name,
@@ -451,7 +435,10 @@ def main() -> None:
         metrics["importance"] = importance
         (run_folder / "figures").mkdir(exist_ok=True)
         write_bytes(run_folder / "model.skops", saved)
-        plots.save(plots.plot_importance(importance), run_folder / "figures" / "importance.png")
+        plots.save(plots.plot_importance(importance["uar"]), run_folder / "figures" / "importance.png")
+        for emotion, losses in importance["recall"].items():
+            figure = explain_plots.plot_group_losses(losses, f"What “{emotion}” rests on")
+            plots.save(figure, run_folder / "figures" / f"explained_{emotion}.png")
         runs.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
         if changed_features:
             told = {

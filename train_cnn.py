@@ -22,6 +22,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -36,13 +37,14 @@ from tqdm.auto import tqdm
 
 from utils import report, runs
 from utils.audio import SAMPLING_RATE
-from utils.audit import audit
+from utils.audit import audit, explain
 from utils.calibration import describe_scaling
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
 from utils.dataset import build_dataset
 from utils.demo import make_demo_corpus
 from utils.download import find_corpora
+from utils.grad_cam import grad_cam
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
 from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
 from utils.labels import choose_emotions
@@ -518,16 +520,23 @@ def main() -> None:
         plots.plot_layers(describe_layers(saved), f"{saved.count_params():,} parameters"),
         run_folder / "figures" / "model.png",
     )
-    told = np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in checked])
-    runs.keep_checked_clips(run_folder, checked, told)
-    if wants_stress_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
-        metrics["stress"] = stress_test(
-            lambda changed: np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in changed]),
-            final[final["split"] == "test"],
+
+    def hear(heard: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in heard])
+
+    runs.keep_checked_clips(run_folder, checked, hear(checked))
+    if args.protocol in SINGLE_MODEL:
+        from utils.explain_plots import plot_heat
+
+        explain(
+            run_folder,
+            predictions["test"].set_index(final.index[final["split"] == "test"]),
             waveforms,
             emotions,
-            args.seed,
+            lambda waveform, label, title: plot_heat(grad_cam(saved, waveform, label), title),
         )
+    if wants_stress_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
+        metrics["stress"] = stress_test(hear, final[final["split"] == "test"], waveforms, emotions, args.seed)
     if args.protocol != "random":  # of voices that were heard in training it would say nothing
         audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

@@ -51,7 +51,7 @@ from transformers import (
 
 from utils import report, runs
 from utils.audio import MIN_SECONDS, SAMPLING_RATE
-from utils.audit import audit
+from utils.audit import audit, explain
 from utils.batches import Clips
 from utils.card import write_card
 from utils.corpora import CORPORA, REAL_CORPORA
@@ -68,6 +68,7 @@ from utils.encoder import (
     predict,
     unpadded_logits,
 )
+from utils.explain import occlude
 from utils.export import compare_onnx, export_onnx, require_onnx
 from utils.frames import Frames
 from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
@@ -830,16 +831,25 @@ def main() -> None:
             heard_last["emotion"].map(emotions.index).tolist() if len(models) == 1 else None,
         )
     metrics["duration_seconds"] = time.perf_counter() - start
-    told = torch.cat([classify(waveform) for waveform in checked]).double().softmax(dim=-1).numpy()
-    runs.keep_checked_clips(run_folder, checked, told)
-    if wants_stress_test(data_args.protocol, data_args.demo, data_args.stress_test, data_args.no_stress_test):
-        metrics["stress"] = stress_test(
-            lambda changed: torch.cat([classify(waveform) for waveform in changed]).double().softmax(dim=-1),
-            final[final["split"] == "test"],
+
+    def hear(heard: Sequence[np.ndarray]) -> np.ndarray:
+        return torch.cat([classify(waveform) for waveform in heard]).double().softmax(dim=-1).numpy()
+
+    runs.keep_checked_clips(run_folder, checked, hear(checked))
+    if data_args.protocol in SINGLE_MODEL:
+        from utils.explain_plots import plot_occlusion  # Matplotlib is for the end of a run
+
+        explain(
+            run_folder,
+            predictions["test"].set_index(final.index[final["split"] == "test"]),
             waveforms,
             emotions,
-            args.seed,
+            lambda waveform, label, title: plot_occlusion(
+                waveform, SAMPLING_RATE, occlude(hear, waveform, SAMPLING_RATE, label), title
+            ),
         )
+    if wants_stress_test(data_args.protocol, data_args.demo, data_args.stress_test, data_args.no_stress_test):
+        metrics["stress"] = stress_test(hear, final[final["split"] == "test"], waveforms, emotions, args.seed)
     if data_args.protocol != "random":  # of voices that were heard in training it would say nothing
         audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

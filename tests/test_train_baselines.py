@@ -19,6 +19,7 @@ from conftest import PROJECT
 
 import train_baselines
 from utils.compare import read_run, results_table
+from utils.corpora import CORPORA
 from utils.runtime import InputError
 
 
@@ -43,7 +44,7 @@ def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
 @pytest.fixture(scope="module")
 def demo_runs(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "baselines"
-    assert "not real results" in train(folder, cache, "--demo")
+    assert "not real results" in train(folder, cache, "--demo", "--stress_test")
     return folder
 
 
@@ -58,7 +59,8 @@ def test_each_baseline_learns_and_leaves_a_whole_run(demo_runs, name):
         "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
         "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/importance.png",
-        "figures/waveforms.png",
+        "figures/waveforms.png", "figures/stress.png", "figures/conditions.png",
+        *(f"figures/explained_{emotion}.png" for emotion in CORPORA["demo"].emotions),
     }  # fmt: skip
     assert code <= files
     test = json.loads((folder / "metrics.json").read_text())["test"]

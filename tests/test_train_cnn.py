@@ -51,26 +51,31 @@ def metrics_of(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "cnn"
-    assert "not real results" in train(folder, cache, "--demo")
+    assert "not real results" in train(folder, cache, "--demo", "--stress_test")
     return folder
 
 
 def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
     code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    predictions = pd.read_csv(demo_run / "predictions.csv")
+    named_rightly = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
     assert files - code == {
         "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
         "train_cnn.py", "model_card.md", "requirements.txt", "model.keras",
         "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
         "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/learning_curves.png",
-        "figures/waveforms.png", "figures/model.png",
+        "figures/waveforms.png", "figures/model.png", "figures/stress.png", "figures/conditions.png",
+        *(f"figures/explained_{emotion}.png" for emotion in named_rightly),
     }  # fmt: skip
     assert code <= files
     metrics = metrics_of(demo_run)
     assert metrics["test"]["clips"] == 120 and metrics["test"]["intervals"]["uar"][0] > 2 / 8
     assert metrics["training"]["history"][0]["eval_uar"] < metrics["validation"]["uar"]
-    assert "library_name: keras" in (demo_run / "README.md").read_text()
+    card = (demo_run / "README.md").read_text()
+    assert "library_name: keras" in card and "### What it withstands" in card
+    assert all(sentence in card for sentence in metrics["stress"]["limitations"])
 
 
 def test_the_cards_snippet_needs_keras_alone_and_gives_the_reports_probabilities(demo_run, tmp_path):

@@ -72,7 +72,7 @@ def metrics_of(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "demo"
-    output = train(folder, "--demo", cache=cache)
+    output = train(folder, "--demo", "--stress_test", cache=cache)
     assert "not real results" in output
     return folder
 
@@ -90,6 +90,8 @@ def test_the_demo_learns_to_hear_emotion_in_voices_that_it_never_heard(demo_run)
 def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
     code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    predictions = pd.read_csv(demo_run / "predictions.csv")
+    named_rightly = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
     assert files - code == {
         "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
         "train_wav2vec2.py", "model_card.md", "requirements.txt",
@@ -98,10 +100,11 @@ def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
         "figures/speakers.png",
         "figures/confusion_matrix.png", "figures/layers.png", "figures/learning_curves.png",
         "figures/per_emotion.png", "figures/reliability.png",
-        "figures/waveforms.png",
+        "figures/waveforms.png", "figures/stress.png", "figures/conditions.png",
+        *(f"figures/explained_{emotion}.png" for emotion in named_rightly),
     }  # fmt: skip
     assert code <= files
-    assert len(pd.read_csv(demo_run / "predictions.csv")) == 120
+    assert len(predictions) == 120
 
 
 def test_the_card_says_first_that_it_is_no_real_model_and_names_no_place_of_this_machine(demo_run):

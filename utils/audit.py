@@ -1,15 +1,21 @@
-"""A run's test predictions and what is known of its clips come in; whom it hears worse and where it errs goes
-out: into its metrics, and as figures."""
+"""A run's test predictions and what is known of its clips come in; whom it hears worse, where it errs and
+what its answers rest on go out: into its metrics, and as figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from utils import audit_plots, plots
 from utils.corpora import CORPORA
 from utils.errors import describe_errors
+from utils.explain import clearest_clips
 from utils.fairness import RECALL_GAP, describe_fairness, join_clips
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from matplotlib.figure import Figure
 
 
 def audit(folder: Path, metrics: dict, predictions: pd.DataFrame, clips: pd.DataFrame) -> None:
@@ -21,6 +27,8 @@ def audit(folder: Path, metrics: dict, predictions: pd.DataFrame, clips: pd.Data
         predictions: a `report.prediction_table` of test clips whose speakers were not heard in training.
         clips: the run's table.
     """
+    from utils import audit_plots, plots  # Matplotlib is for the end of a run
+
     emotions: Sequence[str] = metrics["emotions"]
     rows = join_clips(predictions, clips)
     fairness, errors = describe_fairness(rows, emotions), describe_errors(rows, emotions)
@@ -42,3 +50,32 @@ def audit(folder: Path, metrics: dict, predictions: pd.DataFrame, clips: pd.Data
         stages = ("before", "after") if metrics["calibration"]["applied"] else ("before",)
         curves = {f"{name} scaling": metrics["calibration"][name]["coverage"] for name in stages}
         plots.save(audit_plots.plot_coverage(curves, 1 / len(emotions)), figures / "coverage.png")
+
+
+def explain(
+    folder: Path,
+    predictions: pd.DataFrame,
+    waveforms: "Dataset",
+    emotions: Sequence[str],
+    draw: Callable[[np.ndarray, int, str], "Figure"],
+) -> None:
+    """Save `figures/explained_<emotion>.png`: what the model rests on in the clip that it names most surely.
+
+    An emotion that was never named rightly has none.
+
+    Args:
+        folder: the run's.
+        predictions: a `report.prediction_table`; its index are rows of `waveforms`.
+        waveforms: Dataset with a `waveform` column, float32 at 16 kHz.
+        emotions: label names.
+        draw: (waveform, label, title) -> figure.
+    """
+    from utils import plots
+
+    (folder / "figures").mkdir(exist_ok=True)
+    audio = waveforms.with_format("numpy")
+    for emotion, position in clearest_clips(predictions, emotions).items():
+        clip, waveform = predictions.iloc[position], audio[int(predictions.index[position])]["waveform"]
+        title = f"What “{emotion}” rests on in {clip['clip']} ({clip['speaker']})"
+        figure = draw(waveform, emotions.index(emotion), title)
+        plots.save(figure, folder / "figures" / f"explained_{emotion}.png")

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from utils.plots import _STYLE, BLUE, GREEN, GREY, ORANGE, WIDTH
+from utils.plots import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH
 
 GENDER_COLORS = {"female": ORANGE, "male": BLUE}  # as in the figures of the data
 
 
-@_STYLE
+@STYLE
 def plot_speakers(speakers: dict[str, dict], num_emotions: int, mean_uar: float) -> Figure:
     """Draw the UAR of each test speaker with its interval, the best at the top.
 
@@ -50,7 +50,7 @@ def plot_speakers(speakers: dict[str, dict], num_emotions: int, mean_uar: float)
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_gender_recall(recall: dict[str, dict[str, float | None]], limit: float, title: str) -> Figure:
     """Draw the recall of each emotion for women and for men, joined by a line; it is black and has the gap
     beside it where that is more than the mark.
@@ -87,7 +87,7 @@ def plot_gender_recall(recall: dict[str, dict[str, float | None]], limit: float,
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) -> Figure:
     """Draw how often a model is right when the clips that it is least sure of are declined.
 
@@ -112,7 +112,7 @@ def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) 
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_breakdown(groups: dict[str, dict], title: str) -> Figure:
     """Draw the UAR of groups of clips with their intervals.
 

@@ -21,6 +21,7 @@ FIGURES = {
     "learning_curves.png": "Learning curves",
     "speakers.png": "UAR of each speaker",
     "stress.png": "How it does under other conditions",
+    "conditions.png": "What these conditions make of a clip",
     "coverage.png": "What is gained by declining the clips it is least sure of",
     "reliability.png": "How often it is right when it is so sure",
     "model.png": "The network, layer by layer",
@@ -59,6 +60,11 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
             for kind in ("genders", "intensity")
             for path in (folder / "figures").glob(f"{kind}_*.png")
         ),
+        explained=[
+            emotion
+            for emotion in run["emotions"]
+            if (folder / "figures" / f"explained_{emotion}.png").exists()
+        ],
     )
 
 

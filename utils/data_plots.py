@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from utils.labels import EMOTIONS
-from utils.plots import _STYLE, BLUE, GREY, ORANGE, WIDTH
+from utils.plots import BLUE, GREY, ORANGE, STYLE, WIDTH
 
 # The eight colours of Okabe and Ito, with grey for black; see `plots`.
 _COLORS = ("#808080", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#F0E442")
@@ -28,7 +28,7 @@ def emotions_of(clips: pd.DataFrame) -> list[str]:
     return [emotion for emotion in EMOTIONS if (clips["emotion"] == emotion).any()]
 
 
-@_STYLE
+@STYLE
 def plot_emotions(corpora: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the clips per emotion of each corpus as bars, women below and men above.
 
@@ -56,7 +56,7 @@ def plot_emotions(corpora: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_speakers(clips: pd.DataFrame) -> Figure:
     """Draw the clips of each speaker as a bar, stacked by emotion.
 
@@ -83,7 +83,7 @@ def _stack(bar, start: str, counts: pd.DataFrame, colors: Mapping[str, str], siz
         foot = foot + pieces.to_numpy()
 
 
-@_STYLE
+@STYLE
 def plot_durations(clips: pd.DataFrame) -> Figure:
     """Draw per emotion how long the clips are, and how long the part between the silences is.
 
@@ -103,7 +103,7 @@ def plot_durations(clips: pd.DataFrame) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_measures(clips: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Draw a panel of boxes per measure: a box per emotion, and of that one per gender.
 
@@ -166,7 +166,7 @@ def _legend_below(figure: Figure, colors: Mapping[str, str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-@_STYLE
+@STYLE
 def plot_map(positions: np.ndarray, clips: pd.DataFrame, by: str) -> Figure:
     """Draw the same map of clips twice: coloured by emotion, and by speaker or corpus.
 
@@ -221,7 +221,7 @@ def _label_places(positions: np.ndarray, groups: np.ndarray, names: list[str]) -
     return places
 
 
-@_STYLE
+@STYLE
 def plot_effects(tests: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Figure:
     """Draw how much of each measure's variance the emotion explains, clips as they are and speakers held.
 

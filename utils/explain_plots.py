@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.plots import _STYLE, BLUE, GREY, ORANGE, WIDTH, _draw_spectrogram, _mel_decibels
+from utils.plots import BLUE, GREY, ORANGE, STYLE, WIDTH, draw_spectrogram, mel_decibels
 
 
-@_STYLE
+@STYLE
 def plot_heat(found: dict[str, np.ndarray], title: str) -> Figure:
     """Draw the log-mel spectrogram that a network was given, and above it where it found an emotion.
 
@@ -34,7 +34,7 @@ def plot_heat(found: dict[str, np.ndarray], title: str) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_occlusion(waveform: np.ndarray, sampling_rate: int, found: dict, title: str) -> Figure:
     """Draw a clip's waveform and spectrogram, and what the emotion's probability loses where it is silenced.
 
@@ -48,7 +48,7 @@ def plot_occlusion(waveform: np.ndarray, sampling_rate: int, found: dict, title:
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     top.plot(np.arange(len(waveform)) / sampling_rate, waveform, color=BLUE, linewidth=0.5)
     top.set(ylabel="Amplitude")
-    image = _draw_spectrogram(middle, _mel_decibels(waveform, sampling_rate), sampling_rate)
+    image = draw_spectrogram(middle, mel_decibels(waveform, sampling_rate), sampling_rate)
     figure.colorbar(image, ax=middle, label="Power (dB)")
     drops = 100 * np.asarray(found["drops"])
     bottom.plot(found["seconds"], drops, color=ORANGE)
@@ -62,7 +62,7 @@ def plot_occlusion(waveform: np.ndarray, sampling_rate: int, found: dict, title:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_group_losses(losses: dict[str, float], title: str) -> Figure:
     """Draw what the recall of one emotion loses without each group of features.
 

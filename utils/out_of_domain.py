@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from utils import plots
 from utils.card import write_card
 from utils.own_clips import find_own_clips
 from utils.reload import load_model
@@ -74,6 +73,8 @@ def evaluate_on(folder: Path, places: Sequence[Path], cache_dir: Path, allow_par
                 "scores": score_predictions(predictions, run["emotions"]),
             },
         )
+    from utils import plots  # Matplotlib is for the end
+
     for name, (predictions, found) in scored.items():
         for place in ("out_of_domain", UNPUBLISHED):
             (folder / place).mkdir(exist_ok=True)

@@ -29,7 +29,7 @@ DYNAMIC_RANGE = 80
 MAX_FREQUENCY = 8_000
 """Hz; top of the spectrograms, or half the sampling rate where that is less."""
 
-_STYLE = matplotlib.rc_context(
+STYLE = matplotlib.rc_context(
     {
         "font.size": 10,
         "axes.titlesize": 11,
@@ -48,7 +48,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     write_bytes(Path(path), file.getvalue())
 
 
-@_STYLE
+@STYLE
 def plot_confusion_matrix(confusion: list[list[int]], emotions: Sequence[str], title: str) -> Figure:
     """Draw each cell as the share of its row in %, with the number of clips below it.
 
@@ -88,7 +88,7 @@ def plot_confusion_matrix(confusion: list[list[int]], emotions: Sequence[str], t
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_learning_curves(history: list[dict]) -> Figure:
     """Draw loss and validation UAR over the epochs, and mark the epoch of the best UAR (the first such).
 
@@ -133,7 +133,7 @@ def _plot_series(
     return epochs, values
 
 
-@_STYLE
+@STYLE
 def plot_per_emotion(per_emotion: dict[str, dict], title: str) -> Figure:
     """Draw precision, recall and F1 of each emotion as bars, and a line at chance.
 
@@ -166,7 +166,7 @@ def plot_per_emotion(per_emotion: dict[str, dict], title: str) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_waveforms(examples: dict[str, np.ndarray], sampling_rate: int, title: str) -> Figure:
     """Draw a row per emotion: the waveform and its mel spectrogram.
 
@@ -185,7 +185,7 @@ def plot_waveforms(examples: dict[str, np.ndarray], sampling_rate: int, title: s
         left.plot(np.arange(len(waveform)) / sampling_rate, waveform, color=BLUE, linewidth=0.5)
         left.set(ylabel="Amplitude", ylim=(-1.05 * peak, 1.05 * peak))
         left.set_title(emotion, loc="left", fontweight="bold", pad=3)
-        image = _draw_spectrogram(right, _mel_decibels(waveform, sampling_rate), sampling_rate)
+        image = draw_spectrogram(right, mel_decibels(waveform, sampling_rate), sampling_rate)
     axes[0, 0].set_xlim(0, max(map(len, examples.values())) / sampling_rate)
     for bottom in axes[-1]:
         bottom.set(xlabel="Time (s)")
@@ -198,7 +198,7 @@ def _hop_length(sampling_rate: int) -> int:
     return sampling_rate // 100  # 10 ms
 
 
-def _mel_decibels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+def mel_decibels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     """Return the power in 64 mel bands, float64 (64, num_frames), of 40 ms windows every 10 ms.
 
     In dB, 0 = the loudest point; silence is `-DYNAMIC_RANGE` throughout.
@@ -216,7 +216,7 @@ def _mel_decibels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     return 10 * np.log10(np.maximum(power / (power.max() or 1), 10 ** (-DYNAMIC_RANGE / 10)))
 
 
-def _draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
+def draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
     """Draw (num_bands, num_frames) on a mel scale with ticks in Hz; return the image for a colour bar."""
     import librosa
 
@@ -238,7 +238,7 @@ def _draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
     return image
 
 
-@_STYLE
+@STYLE
 def plot_importance(losses: dict[str, float]) -> Figure:
     """Draw permutation importance.
 
@@ -256,7 +256,7 @@ def plot_importance(losses: dict[str, float]) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_probe(choices: dict[str, Sequence[float]], num_emotions: int) -> Figure:
     """Draw how much each layer of an encoder knows.
 
@@ -293,7 +293,7 @@ def plot_probe(choices: dict[str, Sequence[float]], num_emotions: int) -> Figure
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_reliability(curves: dict[str, list[dict[str, float]]], errors: dict[str, float]) -> Figure:
     """Draw how often a model is right that says it is so sure.
 
@@ -321,7 +321,7 @@ def plot_reliability(curves: dict[str, list[dict[str, float]]], errors: dict[str
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_layers(boxes: Sequence[tuple[str, str, str]], title: str) -> Figure:
     """Draw a network as a column of boxes, its input at the top.
 
@@ -357,7 +357,7 @@ def plot_layers(boxes: Sequence[tuple[str, str, str]], title: str) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
     """Draw the UAR of several runs with their intervals.
 
@@ -383,7 +383,7 @@ def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_stress(stress: dict, emotions: Sequence[str], title: str) -> Figure:
     """Draw the recall of each emotion under each condition, the unchanged clips on top, and beside it the
     UAR, the share of predictions that stay, and how the condition was judged.
@@ -436,7 +436,7 @@ def plot_stress(stress: dict, emotions: Sequence[str], title: str) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def plot_conditions(examples: dict[str, np.ndarray], sampling_rate: int, title: str) -> Figure:
     """Draw a panel per condition: a clip's waveform and, below it, its mel spectrogram.
 
@@ -452,7 +452,7 @@ def plot_conditions(examples: dict[str, np.ndarray], sampling_rate: int, title: 
     peak = max(np.abs(waveform).max() for waveform in examples.values()) or 1.0
     longest = max(map(len, examples.values())) / sampling_rate
     figure = Figure(figsize=(WIDTH, 1.55 * lines + 0.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"{title} (seconds across)")
     panels = figure.subfigures(lines, columns, squeeze=False)
     for panel, (name, waveform) in zip(panels.flat, examples.items(), strict=False):
         top, bottom = panel.subplots(2, 1, height_ratios=(1, 2), sharex=True)
@@ -460,7 +460,7 @@ def plot_conditions(examples: dict[str, np.ndarray], sampling_rate: int, title: 
         top.set(ylim=(-1.05 * peak, 1.05 * peak), xlim=(0, longest), yticks=[])
         top.set_title(name, fontsize=9, pad=2)
         top.tick_params(labelbottom=False, length=0)
-        _draw_spectrogram(bottom, _mel_decibels(waveform, sampling_rate), sampling_rate)
+        draw_spectrogram(bottom, mel_decibels(waveform, sampling_rate), sampling_rate)
         bottom.set_ylabel("Hz", fontsize=7)
         bottom.tick_params(labelsize=7, length=2)
     return figure

@@ -208,7 +208,7 @@ def write_report(
         examples: emotion -> waveform, to be drawn.
         sampling_rate: of the examples, in Hz.
     """
-    from utils import plots  # Matplotlib is for the end of a run
+    from utils import conditions, plots  # Matplotlib is for the end of a run
 
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -233,6 +233,13 @@ def write_report(
     if "stress" in metrics:
         figure = plots.plot_stress(metrics["stress"], emotions, "Recall under other conditions")
         plots.save(figure, figures / "stress.png")
+        clip, *voices = examples.values()
+        changed = {
+            condition: conditions.apply(condition, clip, "example", metrics["seed"], voices or [clip])
+            for condition in metrics["stress"]["conditions"]
+        }
+        figure = plots.plot_conditions(changed, sampling_rate, f"One {next(iter(examples))} clip, changed")
+        plots.save(figure, figures / "conditions.png")
     if "calibration" in metrics:
         stages = {f"{name} scaling": metrics["calibration"][name] for name in ("before", "after")}
         figure = plots.plot_reliability(
