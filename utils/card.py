@@ -60,11 +60,9 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
             for kind in ("genders", "intensity")
             for path in (folder / "figures").glob(f"{kind}_*.png")
         ),
-        explained=[
-            emotion
-            for emotion in run["emotions"]
-            if (folder / "figures" / f"explained_{emotion}.png").exists()
-        ],
+        explained=sorted(
+            path.stem.removeprefix("explained_") for path in (folder / "figures").glob("explained_*.png")
+        ),
     )
 
 
