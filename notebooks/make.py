@@ -135,7 +135,7 @@ From https://huggingface.co/settings/tokens, with write access: {TOKEN_WORDS[pla
             """
 ## Train
 
-A notebook that was cut off is no loss as long as its disk is there: this cell goes on from the last epoch.""",
+A notebook that was cut off is no loss while its disk is there: this cell goes on from the last epoch.""",
         ),
         (
             "code",
