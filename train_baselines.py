@@ -49,6 +49,7 @@ from utils.explain import permutation_importance
 from utils.features import (
     FEATURE_SETS,
     extract,
+    extract_all,
     extract_table,
     feature_groups,
     feature_names,
@@ -302,7 +303,7 @@ def main() -> None:
     if args.speaker_normalization:  # the model can be checked on clips of one voice alone
         examples = examples[examples["speaker"] == examples["speaker"].iloc[0]]
     checked, timed, pictures = report.pick_waveforms(examples, waveforms, emotions)
-    checked_features = np.stack([extract(waveform, args.features) for waveform in checked])
+    checked_features = extract_all(checked, args.features)
     if args.speaker_normalization:
         checked_features = normalize_speakers(checked_features, ["one"] * len(checked))
 
@@ -323,7 +324,7 @@ def main() -> None:
         else:  # all models hear the same changed clips
             test_clips = final[final["split"] == "test"]
             changed_features = hear_conditions(
-                lambda changed: [extract(waveform, args.features) for waveform in changed],
+                lambda changed: extract_all(changed, args.features),
                 test_clips,
                 waveforms,
                 args.seed,

@@ -821,7 +821,8 @@ def main() -> None:
     )
     metrics["latency"] = latency | {"device": device}
     if args.export == "onnx":
-        export_onnx(run_folder)
+        validation_clips = final[final["split"] == "validation"]
+        stored = export_onnx(run_folder, report.pick_waveforms(validation_clips, waveforms, emotions)[0])
         heard_last = last[last["split"] == "test"]
         audio = waveforms.with_format("numpy")
         metrics["onnx"] = compare_onnx(
@@ -829,7 +830,7 @@ def main() -> None:
             [audio[int(row)]["waveform"] for row in heard_last.index],
             # The model that is saved beside scores of folds has heard these clips.
             heard_last["emotion"].map(emotions.index).tolist() if len(models) == 1 else None,
-        )
+        ) | {"convolutions": stored}
     metrics["duration_seconds"] = time.perf_counter() - start
 
     def hear(heard: Sequence[np.ndarray]) -> np.ndarray:

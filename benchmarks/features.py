@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,12 @@ import librosa
 import numpy as np
 
 from utils import features, voice
-from utils.audio import SAMPLING_RATE, read_waveform
+from utils.audio import SAMPLING_RATE, decode_files, file_digest, read_waveform
 from utils.download import find_corpora
 from utils.runtime import describe_device, logger, run_script
 
 NUM_ROUNDS = 5
+CHUNK = 16  # clips that a process describes at a time
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -82,12 +84,17 @@ def ours(waveform: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(contours, table.T, strict=True))
 
 
-def on_all_cores(pool: joblib.Parallel, describe: Callable, clips: list) -> None:
-    chunks = [clips[start : start + 16] for start in range(0, len(clips), 16)]
-    pool(joblib.delayed(one_by_one)(describe, chunk) for chunk in chunks)
+def on_all_cores(pool: joblib.Parallel, describe: Callable, clips) -> None:
+    """Describe files, or the rows of a Dataset, which the processes map into their own memory."""
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(clips), CHUNK)]
+    pool(joblib.delayed(one_chunk)(describe, clips, chunk) for chunk in chunks)
 
 
-def one_by_one(describe: Callable, clips: list) -> None:
+def one_chunk(describe: Callable, clips, chunk: slice) -> None:
+    one_by_one(describe, clips[chunk] if isinstance(clips, list) else clips[chunk]["waveform"])
+
+
+def one_by_one(describe: Callable, clips) -> None:
     for clip in clips:
         describe(clip)
 
@@ -106,7 +113,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with RAVDESS speech")
-    parser.add_argument("--clips", type=int, default=96, help="how many of them")
+    parser.add_argument("--clips", type=int, default=192, help="how many of them")
     args = parser.parse_args()
     logger.setLevel(logging.WARNING)
     files = find_corpora(["ravdess"], [Path(folder) for folder in args.data_dir])["ravdess"]
@@ -116,14 +123,16 @@ def main() -> None:
 
     full, mfcc = functools.partial(features.extract), functools.partial(features.extract, feature_set="mfcc")
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with joblib.Parallel(n_jobs=num_cores) as pool:
-        on_all_cores(pool, full, waveforms)  # its processes have started, and imported what they need
+    with joblib.Parallel(n_jobs=num_cores) as pool, tempfile.TemporaryDirectory() as folder:
+        rows = decode_files(files, [file_digest(file) for file in files], Path(folder), "ravdess")
+        rows = rows.select_columns("waveform").with_format("numpy")
+        on_all_cores(pool, full, rows)  # its processes have started, and imported what they need
         contests = {
             "spectral functionals that librosa has": {
                 "librosa, a function per feature": lambda: one_by_one(with_librosa, waveforms),
                 "one spectrum for all, one core": lambda: one_by_one(ours, waveforms),
-                "one spectrum for all, all cores": lambda: on_all_cores(pool, ours, waveforms),
-                "all 3075 functionals, all cores": lambda: on_all_cores(pool, full, waveforms),
+                "one spectrum for all, all cores": lambda: on_all_cores(pool, ours, rows),
+                "all 3075 functionals, all cores": lambda: on_all_cores(pool, full, rows),
             },
             "40 MFCC means": {
                 "librosa.load (22,050 Hz) and librosa.feature.mfcc": lambda: [
@@ -131,7 +140,7 @@ def main() -> None:
                 ],
                 "the same at 16,000 Hz": lambda: [notebook_mfcc(file, SAMPLING_RATE) for file in files],
                 "from files, all cores": lambda: on_all_cores(pool, mfcc_of_file, files),
-                "from decoded clips, all cores": lambda: on_all_cores(pool, mfcc, waveforms),
+                "from decoded clips, all cores": lambda: on_all_cores(pool, mfcc, rows),
             },
         }
         print(f"{describe_device('cpu')}, {len(files)} clips, medians of {NUM_ROUNDS} interleaved rounds\n")

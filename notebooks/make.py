@@ -72,6 +72,12 @@ except Exception as error:  # not on Kaggle, no such secret, or not attached
     print(f"No token ({type(error).__name__}): the model stays in this notebook.")""",
 }
 
+SHARE = {
+    "colab": '"COLAB_RELEASE_TAG" in os.environ',
+    "kaggle": '"KAGGLE_KERNEL_RUN_TYPE" in os.environ',
+}
+"""Place -> whether the page gets a public link: there, and nowhere else."""
+
 
 def cells(place: str, repository: str) -> list[tuple[str, str]]:
     """Return (kind, text) of each cell, kind `markdown` or `code`, for one of `PLACES`."""
@@ -224,13 +230,6 @@ else:
         ),
     ]
     return [(kind, text.strip("\n")) for kind, text in both if text]
-
-
-SHARE = {
-    "colab": '"COLAB_RELEASE_TAG" in os.environ',
-    "kaggle": '"KAGGLE_KERNEL_RUN_TYPE" in os.environ',
-}
-"""Place -> whether the page gets a public link: there, and nowhere else."""
 
 
 def make_notebook(place: str, repository: str):

@@ -419,5 +419,5 @@ def test_a_file_is_read_anew_only_where_it_may_have_changed(tmp_path, monkeypatc
 def test_a_broken_note_of_digests_is_no_matter(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, np.full(8_000, 0.1), 16_000)
-    (tmp_path / "digests.json").write_text('{"half')
+    (tmp_path / "xxh3.json").write_text('{"half')
     assert audio.file_digests([path], tmp_path) == [file_digest(path)]

@@ -41,7 +41,7 @@ def folder(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-    export_onnx(folder)
+    export_onnx(folder, list(clips(20, 16_000)))
     return folder
 
 
@@ -74,6 +74,18 @@ def test_all_large_weights_are_bytes(folder):
     assert not floats
     large, small = ((folder / "onnx" / FILES[kind]).stat().st_size for kind in ("fp32", "int8"))
     assert small < 0.45 * large  # of a tiny encoder the graph is a good part
+
+
+def test_convolutions_that_bear_no_8_bits_are_kept_in_16(folder, monkeypatch):
+    kept = {path.name: path.read_bytes() for path in (folder / "onnx").iterdir()}
+    monkeypatch.setattr("utils.export.MIN_AGREEMENT", 2)  # never reached
+    assert export_onnx(folder, list(clips(2, 9_000))) == "float16"
+    model = onnx.load(folder / "onnx" / FILES["int8"])
+    cast = {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert convolutions and all(node.input[1] in cast for node in convolutions)
+    for name, content in kept.items():
+        (folder / "onnx" / name).write_bytes(content)
 
 
 def test_clips_that_disagree_are_counted(folder):

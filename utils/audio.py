@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import soundfile
 import soxr
+import xxhash
 from tqdm.auto import tqdm
 
 from utils.runtime import DISK_TROUBLES, InputError, first_line, write_text
@@ -99,9 +100,9 @@ def read_waveform(source: str | os.PathLike | bytes) -> np.ndarray:
             raise AudioError(f"not readable as audio ({reason})") from None
     if len(waveform) < MIN_SECONDS * sampling_rate:
         raise AudioError(f"too short: {len(waveform) / sampling_rate:.3f} s, at least {MIN_SECONDS} s needed")
-    if not np.isfinite(waveform).all():
-        raise AudioError("has samples that are not finite")
     low, high = waveform.min(), waveform.max()
+    if not (np.isfinite(low) and np.isfinite(high)):  # the least of samples with a NaN among them is NaN
+        raise AudioError("has samples that are not finite")
     if (peak := max(-low, high)) > MAX_PEAK:
         raise AudioError(f"has samples up to {peak:.0e}, where full scale is 1")
     mean = waveform.mean()
@@ -158,12 +159,16 @@ def _missing_bytes(file: BinaryIO, num_bytes: int) -> int:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, or "" if it cannot be read."""
+    """Return the XXH3 of a file's bytes as 32 hexadecimal digits, or "" if it cannot be read.
+
+    It tells contents apart as well as a cryptographic digest does, in a tenth of the time; nobody who could
+    forge one gains anything by it.
+    """
     try:
         if not path.is_file():  # a pipe would be waited for, and a device never ends
             return ""
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
     except OSError:
         return ""
 
@@ -179,7 +184,7 @@ def file_digests(paths: Sequence[Path], cache_dir: Path, silent: bool | None = N
         cache_dir: the digests are kept there, where that can be written to.
         silent: as `disable` of the progress bar.
     """
-    note = cache_dir / "digests.json"
+    note = cache_dir / "xxh3.json"
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
@@ -225,11 +226,11 @@ def _encoder_key(model: torch.nn.Module, feature_extractor) -> str:
         type(model).__name__,
         *(item for item in sorted(model.config.to_dict().items()) if item[0] not in _NOT_THE_ENCODERS),
     ]
-    digest = hashlib.sha256(repr(settings).encode())
+    digest = xxhash.xxh3_128(repr(settings).encode())
     for name, tensor in sorted(model.base_model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _write_shard(folder: Path, shard: dict[str, np.ndarray]) -> None:

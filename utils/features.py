@@ -50,6 +50,9 @@ FLOOR_DB = 70.0  # anything further below the loudest is taken to be noise
 NUM_MELS, NUM_MFCC, NUM_CORRELATED = 40, 20, 15
 MIN_FRAMES = 4  # with fewer voiced (or unvoiced) frames their functionals are 0
 
+_CHUNK = 32
+"""Clips that a process describes at a time."""
+
 _CACHE_VERSION = 1  # to be raised whenever the same bytes shall give other features
 _MODULATION_EDGES = (0.5, 2, 4, 6, 8, 12, 16, 25, 40)  # Hz
 _SHAPED = (
@@ -125,14 +128,15 @@ def extract_table(
     if path.exists():
         return np.load(path, allow_pickle=False)
 
+    # What is sent to the other processes is where the waveforms are: they map them into their own memory.
     rows = waveforms.select_columns("waveform").with_format("numpy")
-    chunks = (rows[start : start + 16]["waveform"] for start in range(0, len(rows), 16))
+    chunks = (range(start, min(start + _CHUNK, len(rows))) for start in range(0, len(rows), _CHUNK))
     described = [np.zeros((0, len(feature_names(feature_set))), np.float32)]
     silent = None if is_main_process() else True
     with tqdm(total=len(rows), desc=f"Extracting {feature_set} features", disable=silent) as progress:
         # Processes of their own rather than forks: PyTorch and TensorFlow do not survive a fork.
         parallel = joblib.Parallel(n_jobs=-1, return_as="generator")
-        for part in parallel(joblib.delayed(_extract_chunk)(chunk, feature_set) for chunk in chunks):
+        for part in parallel(joblib.delayed(_extract_rows)(rows, chunk, feature_set) for chunk in chunks):
             described.append(part)
             progress.update(len(part))
     table = np.concatenate(described)
@@ -141,6 +145,17 @@ def extract_table(
     cache_dir.mkdir(parents=True, exist_ok=True)
     write_bytes(path, file.getvalue())
     return table
+
+
+def extract_all(waveforms: Sequence[np.ndarray], feature_set: str = "full") -> np.ndarray:
+    """Return the `extract` of each of some waveforms, (num_clips, num_features), computed on all cores."""
+    chunks = [waveforms[start : start + _CHUNK] for start in range(0, len(waveforms), _CHUNK)]
+    described = joblib.Parallel(n_jobs=-1)(joblib.delayed(_extract_chunk)(one, feature_set) for one in chunks)
+    return np.concatenate(described)
+
+
+def _extract_rows(rows: "Dataset", chunk: range, feature_set: str) -> np.ndarray:
+    return _extract_chunk(rows[chunk.start : chunk.stop]["waveform"], feature_set)
 
 
 def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndarray:
@@ -201,9 +216,9 @@ def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
         "flatness": log_power.mean(axis=1) - decibel(power.mean(axis=1)),
         "entropy": -(share * np.log(share + TINY)).sum(axis=1),
     }
+    below[:, -1] = 1  # so that there is a first bin that reaches each part
     for part in (25, 50, 75, 90):
-        bins = np.minimum((below < part / 100).sum(axis=1), len(FREQUENCIES) - 1)
-        contours[f"rolloff{part}"] = FREQUENCIES[bins]
+        contours[f"rolloff{part}"] = FREQUENCIES[(below >= part / 100).argmax(axis=1)]
     for name, low, high in (
         ("slope0", 0, 500),
         ("slope500", 500, 1500),
@@ -270,18 +285,19 @@ def _mfcc_means(waveform: np.ndarray) -> np.ndarray:
 
     The cosine transform is linear: the mean over time comes first, and one transform does.
     """
-    window = scipy.signal.get_window("hann", 2048).astype(np.float32)
+    window, filters = _mfcc_window_and_filters()
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, 1024), 2048)[::512]
     spectrum = scipy.fft.rfft(frames * window, axis=1)
-    mel = (spectrum.real**2 + spectrum.imag**2) @ _mfcc_filters()
+    mel = (spectrum.real**2 + spectrum.imag**2) @ filters
     log_mel = decibel(mel)
     log_mel = np.maximum(log_mel, log_mel.max() - 80)
     return scipy.fft.dct(log_mel.mean(axis=0, dtype=np.float64), norm="ortho")[:40]
 
 
 @functools.cache
-def _mfcc_filters() -> np.ndarray:
-    return librosa.filters.mel(sr=SAMPLING_RATE, n_fft=2048).T.copy()
+def _mfcc_window_and_filters() -> tuple[np.ndarray, np.ndarray]:
+    window = scipy.signal.get_window("hann", 2048).astype(np.float32)
+    return window, librosa.filters.mel(sr=SAMPLING_RATE, n_fft=2048).T.copy()
 
 
 @functools.cache

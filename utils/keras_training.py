@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -23,6 +24,9 @@ LEVEL = 0.05
 NUM_WORKERS = max(2, os.cpu_count() or 1)
 """Threads that make batches. With one, Keras leaves the queue to tf.data, which idles for two seconds at the
 start of each epoch."""
+
+_LEVELLED_TOGETHER = 64
+"""Clips that are read at a time: 15 MB."""
 
 
 class TrainingSegments(keras.utils.PyDataset):
@@ -58,11 +62,12 @@ class TrainingSegments(keras.utils.PyDataset):
     ):
         super().__init__(workers=NUM_WORKERS)
         lengths = []
-        with tempfile.TemporaryFile(dir=folder) as file:
-            for row in dataset.with_format("numpy"):
-                speech = LEVEL * speech_part(row["waveform"])[0]
-                file.write(speech)
-                lengths.append(len(speech))
+        with tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(os.cpu_count()) as threads:
+            clips = dataset.select_columns("waveform").with_format("numpy").iter(_LEVELLED_TOGETHER)
+            for batch in clips:  # NumPy and SciPy work outside Python's global lock
+                for speech, _ in threads.map(speech_part, batch["waveform"]):
+                    file.write(LEVEL * speech)
+                    lengths.append(len(speech))
             file.flush()
             self.samples = np.memmap(file, np.float32, "r")
         self.ends = np.cumsum(lengths)
