@@ -36,7 +36,7 @@ RUNS = {
     "train_cnn.py": ["--epochs", "1", "--no_stress_test"],
     "train_wav2vec2.py": ["--from_config", "tiny", "--num_train_epochs", "1", "--no_stress_test"],
 }
-"""One epoch, for the memory of an epoch is that of all; the test of robustness hears no more of more clips."""
+"""One epoch, for the memory of one is that of all. The test of robustness hears no more of more clips."""
 
 SECTIONS = {
     "reading": ["find_corpora", "read_table", "check_table"],
