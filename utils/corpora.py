@@ -52,7 +52,8 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a file name says. `clip` is the name without its suffix; `text` the sentence or word."""
+    """What a file name says. `clip` is the name without its suffix; `gender` female, male or unknown;
+    `intensity` normal or strong; `text` the sentence or word."""
 
     clip: str
     corpus: str
