@@ -497,8 +497,9 @@ def describe_training(
     sentences = []
     if probed:
         sentences += [
-            "First a probe: standardised time means of the frozen encoder's layers, logistic regression with "
-            "balanced class weights; layer and C were chosen by cross-validation among the training speakers."
+            "First a probe: standardised time means of the frozen encoder's layers, "
+            "logistic regression with balanced class weights; layer and C were chosen by "
+            "cross-validation among the training speakers."
         ]
     if state:
         evaluations = [entry for entry in state.log_history if "eval_uar" in entry]

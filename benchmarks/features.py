@@ -21,7 +21,7 @@ import joblib
 import librosa
 import numpy as np
 
-from utils import features, voice
+from utils import contours, features, voice
 from utils.audio import SAMPLING_RATE, decode_files, file_digest, read_waveform
 from utils.download import find_corpora
 from utils.runtime import describe_device, logger, run_script
@@ -39,7 +39,7 @@ def with_librosa(waveform: np.ndarray) -> dict[str, np.ndarray]:
     )  # librosa centres the window in the transform
     frames = {"n_fft": voice.NUM_FFT, "hop_length": voice.HOP, "win_length": voice.WINDOW, "center": False}
     frames["window"] = voice.HANN / np.sqrt((voice.HANN**2).sum())
-    rate, mel = {"sr": SAMPLING_RATE}, {"n_mels": features.NUM_MELS, "fmin": 50}
+    rate, mel = {"sr": SAMPLING_RATE}, {"n_mels": contours.NUM_MELS, "fmin": 50}
     feature = librosa.feature
 
     def power() -> np.ndarray:
@@ -47,12 +47,12 @@ def with_librosa(waveform: np.ndarray) -> dict[str, np.ndarray]:
 
     def log_mel() -> np.ndarray:
         energies = feature.melspectrogram(y=padded, **rate, **mel, **frames)
-        return librosa.power_to_db(energies, top_db=features.FLOOR_DB)
+        return librosa.power_to_db(energies, top_db=contours.FLOOR_DB)
 
-    silence = 10 ** (-features.FLOOR_DB / 20)
+    silence = 10 ** (-contours.FLOOR_DB / 20)
     rms = {"frame_length": voice.WINDOW, "hop_length": voice.HOP, "center": False}
     matrices = {
-        "mfcc.c": feature.mfcc(S=log_mel(), n_mfcc=features.NUM_MFCC),
+        "mfcc.c": feature.mfcc(S=log_mel(), n_mfcc=contours.NUM_MFCC),
         "logmel.band": log_mel(),
         "spectral.centroid": feature.spectral_centroid(S=power(), **rate),
         "spectral.bandwidth": feature.spectral_bandwidth(S=power(), **rate),
@@ -75,13 +75,13 @@ def with_librosa(waveform: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def ours(waveform: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the same of the same contours, by the functions of `utils.features`, from one spectrum."""
+    """Return the same of the same contours, by the functions of `utils.contours`, from one spectrum."""
     frames, power, rms = voice.spectra(voice.speech_part(waveform)[0])
-    contours = features.frame_contours(frames, rms) | features.cepstral_contours(power)
-    contours |= features.spectral_contours(power)
-    values = features.summary(np.stack(list(contours.values())).astype(np.float64))
+    named = contours.frame_contours(frames, rms) | contours.cepstral_contours(power)
+    named |= contours.spectral_contours(power)
+    values = features.summary(np.stack(list(named.values())).astype(np.float64))
     table = np.stack([values[name] for name in ("mean", "std", *(f"p{part}" for part in PERCENTILES))])
-    return dict(zip(contours, table.T, strict=True))
+    return dict(zip(named, table.T, strict=True))
 
 
 def on_all_cores(pool: joblib.Parallel, describe: Callable, clips) -> None:

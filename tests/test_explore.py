@@ -475,6 +475,11 @@ def test_bars_and_boxes_show_what_was_put_in():
         for emotion in ("happy", "sad", "angry"):
             rows = clips[(clips["gender"] == gender) & (clips["emotion"] == emotion)]
             assert np.isclose(medians, rows["x"].median()).any()
+    clips["gender"] = "unknown"
+    assert [len(axes.patches) for axes in data_plots.plot_measures(clips, {"x": "x", "y": "y"}).axes] == [
+        3,
+        3,
+    ]
     tests = compare_emotions(clips, ["x", "y"])
     (axes,) = data_plots.plot_effects({"made": tests}, {"x": "X", "y": "Y"}).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["X", "Y"]

@@ -42,25 +42,30 @@ WHOLE_CORPORA = {
     "demo": ravdess_names("03", range(1, 17), repetitions=1),
 }
 
+PUBLISHED = {  # clips, speakers, and clips that are neutral
+    "ravdess": (1440, 24, 96),
+    "ravdess_song": (1012, 23, 92),
+    "tess": (2800, 2, 400),
+    "demo": (480, 16, 32),
+}
+
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_every_name_of_a_whole_corpus_is_understood(name):
     corpus = CORPORA[name]
     clips = [parse_clip(f"{stem}.wav") for stem in WHOLE_CORPORA[name]]
     assert {clip.corpus for clip in clips} == {name}
-    assert len({clip.clip for clip in clips}) == len(clips) == corpus.num_clips
+    assert len({clip.clip for clip in clips}) == len(clips)
     speakers = {clip.speaker for clip in clips}
-    assert len(speakers) == corpus.num_speakers
     assert speakers > {*corpus.validation_speakers, *corpus.test_speakers}
-    assert {clip.emotion for clip in clips} == set(corpus.emotions)
+    assert {clip.emotion for clip in clips} == set(corpus.emotions) <= set(EMOTIONS)
     num_neutral = Counter(clip.emotion for clip in clips).pop("neutral")
-    assert num_neutral == {"ravdess": 96, "ravdess_song": 92, "tess": 400, "demo": 32}[name]
+    assert (len(clips), len(speakers), num_neutral) == PUBLISHED[name]
+    assert (corpus.num_clips, corpus.num_speakers) == PUBLISHED[name][:2]
     assert not [clip for clip in clips if (clip.emotion, clip.intensity) == ("neutral", "strong")]
 
 
-def test_the_number_of_clips_is_that_of_the_publishers():
-    counts = {name: (corpus.num_clips, corpus.num_speakers) for name, corpus in CORPORA.items()}
-    assert counts == {"ravdess": (1440, 24), "ravdess_song": (1012, 23), "tess": (2800, 2), "demo": (480, 16)}
+def test_actor_18_did_not_sing():
     assert "ravdess-18" not in {parse_clip(f"{stem}.wav").speaker for stem in WHOLE_CORPORA["ravdess_song"]}
 
 

@@ -458,6 +458,24 @@ def test_the_licence_follows_from_the_corpora(measured, card_of, corpora, licens
     assert ("non-commercial" in card.text) == (corpora != "demo")
 
 
+@pytest.mark.parametrize(
+    ("licenses", "words"),
+    [
+        (["odbl"], "These weights are under the terms of every licence above (ODBL)."),
+        (["odbl", "cc-by-nc-sa-4.0"], "Some of the corpora are for non-commercial use only"),
+        (["odbl", "cc-by-nc-sa-4.0"], "They may not fit together: ask"),
+        (["cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"], "The corpora are for non-commercial use only"),
+        (["cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"], "no-derivatives do not fit together: ask"),
+    ],
+)
+def test_a_card_claims_of_a_licence_only_what_it_says(measured, card_of, licenses, words):
+    metrics = measured["ravdess"][0]
+    corpora = [
+        metrics["corpora"][0] | {"license": name, "license_url": f"https://{name}"} for name in licenses
+    ]
+    assert words in card_of(metrics | {"corpora": corpora})
+
+
 def test_the_tables_show_what_was_measured(run_folder):
     card = (run_folder / "README.md").read_text()
     metrics = json.loads((run_folder / "metrics.json").read_text())

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from utils.plots import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH
-
-GENDER_COLORS = {"female": ORANGE, "male": BLUE}  # as in the figures of the data
+from utils.plots import BLUE, GENDER_COLORS, GREEN, GREY, ORANGE, STYLE, WIDTH
 
 
 @STYLE

@@ -110,10 +110,14 @@ def _license(run: dict) -> tuple[dict, str]:
     used = {corpus["license"]: corpus["license_url"] for corpus in run["corpora"]}
     if run["demo"]:
         return {"license": "apache-2.0"}, "The voices are synthetic; the weights are under Apache-2.0."
-    words = (
-        "The corpora are for non-commercial use only, and what was learnt from them is no freer: these "
-        "weights are for non-commercial research and teaching, under the terms of every licence above"
-    )
+    unfree = [name for name in used if "-nc" in name]
+    words = "These weights are under the terms of every licence above"
+    if unfree:
+        corpora = "The corpora are" if len(unfree) == len(used) else "Some of the corpora are"
+        words = (
+            f"{corpora} for non-commercial use only, and what was learnt from them is no freer: these "
+            "weights are for non-commercial research and teaching, under the terms of every licence above"
+        )
     if OWN_LICENSE in used:
         others = f"{words}, and under" if len(used) > 1 else "The weights are under"
         return {"license": "other"}, f"{others} the terms of the clips that their owner brought along."
@@ -124,9 +128,11 @@ def _license(run: dict) -> tuple[dict, str]:
         "license_name": "-and-".join(used),
         "license_link": used.get("cc-by-nc-nd-4.0", next(iter(used.values()))),
     }
+    clash = any("-sa" in name for name in used) and any("-nd" in name for name in used)
+    reason = "Share-alike and no-derivatives do not fit together" if clash else "They may not fit together"
     return fields, (
-        f"{words}. Share-alike and no-derivatives do not fit together: ask the corpora's owners before you "
-        "publish weights trained on both."
+        f"{words}. {reason}: ask the corpora's owners before you publish weights trained on "
+        f"{'both' if len(used) == 2 else 'all of them'}."
     )
 
 

@@ -1,15 +1,13 @@
 """What is known about each corpus.
 
 A file name comes in; corpus, speaker, gender, emotion, intensity and text go out. Beside it stands,
-per corpus, what a run has to check or to cite: counts, licence, source, held-out speakers.
+per corpus, what a run has to check or to cite: codes, counts, licence, source, held-out speakers.
 """
 
 import functools
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
-
-from utils.labels import EMOTIONS, RAVDESS_EMOTIONS, TESS_EMOTIONS
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
 OWN_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
@@ -54,7 +52,8 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a file name says. `clip` is the name without its suffix; `text` the sentence or word."""
+    """What a file name says. `clip` is the name without its suffix; `gender` female, male or unknown;
+    `intensity` normal or strong; `text` the sentence or word."""
 
     clip: str
     corpus: str
@@ -68,6 +67,27 @@ class Clip:
 def _actors(corpus: str, numbers) -> tuple[str, ...]:
     return tuple(f"{corpus}-{number:02d}" for number in numbers)
 
+
+RAVDESS_EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgust",
+    "08": "surprised",
+}
+
+_TESS_EMOTIONS = {
+    "neutral": "neutral",
+    "happy": "happy",
+    "sad": "sad",
+    "angry": "angry",
+    "fear": "fearful",
+    "disgust": "disgust",
+    "ps": "surprised",  # "pleasant surprise"
+}
 
 _RAVDESS_CITATION = (
     "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and Song "
@@ -102,7 +122,7 @@ CORPORA = {
         Corpus(
             name="ravdess",
             title="RAVDESS speech",
-            emotions=EMOTIONS,
+            emotions=tuple(RAVDESS_EMOTIONS.values()),
             num_clips=1440,
             num_speakers=24,
             archive=Archive(
@@ -117,7 +137,7 @@ CORPORA = {
         Corpus(
             name="ravdess_song",
             title="RAVDESS song",
-            emotions=EMOTIONS[:6],
+            emotions=tuple(RAVDESS_EMOTIONS.values())[:6],
             num_clips=1012,
             num_speakers=23,  # actor 18 did not sing
             archive=Archive(
@@ -132,7 +152,7 @@ CORPORA = {
         Corpus(
             name="tess",
             title="TESS",
-            emotions=tuple(emotion for emotion in EMOTIONS if emotion in TESS_EMOTIONS.values()),
+            emotions=tuple(_TESS_EMOTIONS.values()),
             num_clips=2800,
             num_speakers=2,
             sampling_rate=24_414,
@@ -159,7 +179,7 @@ CORPORA = {
         Corpus(
             name="demo",
             title="synthetic demo voices",
-            emotions=EMOTIONS,
+            emotions=tuple(RAVDESS_EMOTIONS.values()),
             num_clips=480,  # 16 speakers x 2 sentences x (neutral once, 7 emotions at 2 intensities)
             num_speakers=16,
             sampling_rate=16_000,
@@ -226,7 +246,7 @@ def _parse_name(name: str) -> Clip | None:
             corpus="tess",
             speaker="tess-YAF" if speaker.upper() == "YAF" else "tess-OAF",
             gender="female",
-            emotion=TESS_EMOTIONS[emotion.lower()],
+            emotion=_TESS_EMOTIONS[emotion.lower()],
             intensity="normal",
             text=word.lower(),
         )

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from utils.labels import EMOTIONS
-from utils.plots import BLUE, GREY, ORANGE, STYLE, WIDTH
+from utils.plots import BLUE, GENDER_COLORS, GREY, ORANGE, STYLE, WIDTH
 
 # The eight colours of Okabe and Ito, with grey for black; see `plots`.
 _COLORS = ("#808080", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#F0E442")
 EMOTION_COLORS = dict(zip(EMOTIONS, _COLORS, strict=True))
-GENDER_COLORS = {"female": ORANGE, "male": BLUE}
+_GENDER_COLORS = GENDER_COLORS | {"unknown": GREY}
 _GROUP_COLORS = (BLUE, ORANGE, *_COLORS[4:], GREY, _COLORS[1])
 
 MAX_LEGEND = 8
@@ -30,7 +30,7 @@ def emotions_of(clips: pd.DataFrame) -> list[str]:
 
 @STYLE
 def plot_emotions(corpora: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the clips per emotion of each corpus as bars, women below and men above.
+    """Draw the clips per emotion of each corpus as bars, women below, men above them.
 
     Args:
         corpora: title -> its clips, with `emotion` and `gender`.
@@ -39,19 +39,19 @@ def plot_emotions(corpora: Mapping[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.6 + 2.2 * len(corpora)), layout="constrained")
     panels = figure.subplots(len(corpora), 1, squeeze=False, sharex=True)[:, 0]
     genders = [
-        gender for gender in GENDER_COLORS if any((c["gender"] == gender).any() for c in corpora.values())
+        gender for gender in _GENDER_COLORS if any((c["gender"] == gender).any() for c in corpora.values())
     ]
     for axes, (title, clips) in zip(panels, corpora.items(), strict=True):
         counts = pd.crosstab(clips["emotion"], clips["gender"]).reindex(
             index=present, columns=genders, fill_value=0
         )
-        _stack(axes.bar, "bottom", counts, GENDER_COLORS, 0.7)
+        _stack(axes.bar, "bottom", counts, _GENDER_COLORS, 0.7)
         for position, total in enumerate(counts.sum(axis=1)):
             axes.annotate(str(total), (position, total), (0, 2), textcoords="offset points", ha="center")
         axes.set(ylabel="Clips", ylim=(0, 1.15 * counts.sum(axis=1).max()))
         axes.set_title(title, loc="left")
         axes.tick_params(axis="x", length=0)
-    handles = [Patch(color=GENDER_COLORS[gender], label=gender) for gender in genders]
+    handles = [Patch(color=_GENDER_COLORS[gender], label=gender) for gender in genders]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -133,7 +133,7 @@ def _grouping(clips: pd.DataFrame) -> tuple[str, dict[str, str]]:
     if clips["gender"].nunique() == 1 and len(speakers) <= 4:
         return "speaker", dict(zip(speakers, _GROUP_COLORS, strict=False))
     present = set(clips["gender"])
-    return "gender", {gender: color for gender, color in GENDER_COLORS.items() if gender in present}
+    return "gender", {gender: color for gender, color in _GENDER_COLORS.items() if gender in present}
 
 
 def _draw_boxes(axes: Axes, clips: pd.DataFrame, y: str, group: str, colors: Mapping[str, str]) -> None:

@@ -14,8 +14,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from utils.corpora import CORPORA
-from utils.labels import RAVDESS_EMOTIONS
+from utils.corpora import CORPORA, RAVDESS_EMOTIONS
 from utils.runtime import write_bytes, write_text
 
 GENERATOR_VERSION = 1  # raise it with any change to the sound: folders of an older version are made anew

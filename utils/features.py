@@ -1,7 +1,7 @@
 """A waveform comes in; named functionals go out: one row of numbers per clip, for scikit-learn.
 
-Silence at both ends is cut off and loudness levelled, one short-time spectrum then serves every contour
-(a value per frame), and each contour is summarised over time. Nothing here is fitted to data.
+Silence at both ends is cut off and loudness levelled, and each contour (a value per frame) is summarised over
+time. Nothing here is fitted to data.
 """
 
 import functools
@@ -24,30 +24,17 @@ from scipy.ndimage import uniform_filter1d
 from tqdm.auto import tqdm
 
 from utils.audio import DECODING_VERSION, SAMPLING_RATE, SILENCE_PEAK
+from utils.contours import FLOOR_DB, NUM_MELS, contours
 from utils.runtime import InputError, is_main_process, write_bytes
-from utils.voice import (
-    FREQUENCIES,
-    HOP,
-    NUM_FFT,
-    TINY,
-    TRIM_DB,
-    decibel,
-    spectra,
-    speech_part,
-    track_formants,
-    track_pitch,
-)
+from utils.voice import HOP, TINY, TRIM_DB, decibel, spectra, speech_part, track_pitch
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FEATURE_SETS = ("full", "mfcc", "compare", "egemaps")
-"""What models train on; the last two are openSMILE's, where that is installed."""
 PROSODY = "prosody"
-"""One more set, to look at: in units that people read, NaN where not measurable."""
+"""A set to look at, beside `FEATURE_SETS`: in units that people read, NaN where not measurable."""
 
-FLOOR_DB = 70.0  # anything further below the loudest is taken to be noise
-NUM_MELS, NUM_MFCC, NUM_CORRELATED = 40, 20, 15
+NUM_CORRELATED = 15
 MIN_FRAMES = 4  # with fewer voiced (or unvoiced) frames their functionals are 0
 
 _CHUNK = 32
@@ -68,9 +55,7 @@ def extract(waveform: np.ndarray, feature_set: str = "full") -> np.ndarray:
 
     Args:
         waveform: float32 (num_samples,) at 16 kHz, as `audio.read_waveform` gives it.
-        feature_set: "full", which no gain and no constant offset changes; "mfcc", the time means of 40
-            MFCCs of the clip as it is, what most notebooks use; "compare" and "egemaps", the functionals of
-            ComParE 2016 (6373) and eGeMAPS v02 (88) by openSMILE; or `PROSODY`, see `prosody`.
+        feature_set: one of `FEATURE_SETS`, or `PROSODY`.
 
     Returns:
         float32 (num_features,), finite in all of `FEATURE_SETS`, in the order of `feature_names`.
@@ -163,112 +148,19 @@ def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndar
     return np.stack([extract(waveform, feature_set) if len(waveform) else unusable for waveform in waveforms])
 
 
-# --- Contours: a value per frame --------------------------------------------------------------------
-
-
-def _contours(samples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return name -> contour (num_frames,), and which frames are voiced, bool (num_frames,)."""
-    frames, power, rms = spectra(samples)
-    hertz, periodicity, voiced = track_pitch(power, rms)
-    contours = frame_contours(frames, rms) | {"pitch.f0": 12 * np.log2(hertz / 100)}  # above 100 Hz
-    contours |= cepstral_contours(power) | spectral_contours(power)
-    contours |= _voice_contours(power, periodicity)
-    return contours, voiced
-
-
-@functools.cache
-def _mel_filters() -> np.ndarray:
-    return librosa.filters.mel(sr=SAMPLING_RATE, n_fft=NUM_FFT, n_mels=NUM_MELS, fmin=50)
-
-
-def frame_contours(frames: np.ndarray, rms: np.ndarray) -> dict[str, np.ndarray]:
-    """Level (dB) and share of steps between samples that cross zero."""
-    return {
-        "energy.level": np.maximum(decibel(rms**2), -FLOOR_DB),
-        "spectral.zero_crossings": (np.diff(np.signbit(frames), axis=1) != 0).mean(axis=1),
-    }
-
-
-def cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
-    """Log-mel bands (dB), MFCCs (their cosine transform), and how much the mel spectrum moves."""
-    mel = power @ _mel_filters().T
-    log_mel = decibel(mel)
-    log_mel = np.maximum(log_mel, log_mel.max() - FLOOR_DB)
-    mfcc = scipy.fft.dct(log_mel, axis=1, norm="ortho")[:, :NUM_MFCC]
-    shape = np.sqrt(mel / (mel.sum(axis=1, keepdims=True) + TINY))
-    flux = np.sqrt((np.diff(shape, axis=0, prepend=shape[:1]) ** 2).sum(axis=1))
-    return (
-        {f"mfcc.c{k}": mfcc[:, k] for k in range(NUM_MFCC)}
-        | {f"logmel.band{k}": log_mel[:, k] for k in range(NUM_MELS)}
-        | {"spectral.flux": flux}
-    )
-
-
-def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
-    """Shape of the spectrum: moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB)."""
-    share = power / (power.sum(axis=1, keepdims=True) + TINY)
-    centroid = share @ FREQUENCIES
-    log_power = np.maximum(decibel(power), decibel(power.max()) - FLOOR_DB - 20)
-    below = np.cumsum(share, axis=1)
-    contours = {
-        "centroid": centroid,
-        "bandwidth": np.sqrt(np.maximum(share @ FREQUENCIES**2 - centroid**2, 0)),
-        "flatness": log_power.mean(axis=1) - decibel(power.mean(axis=1)),
-        "entropy": -(share * np.log(share + TINY)).sum(axis=1),
-    }
-    below[:, -1] = 1  # so that there is a first bin that reaches each part
-    for part in (25, 50, 75, 90):
-        contours[f"rolloff{part}"] = FREQUENCIES[(below >= part / 100).argmax(axis=1)]
-    for name, low, high in (
-        ("slope0", 0, 500),
-        ("slope500", 500, 1500),
-        ("slope1500", 1500, 4000),
-        ("tilt", 0, 8000),
-    ):
-        inside = slice(*np.searchsorted(FREQUENCIES, (low, high + 1)))
-        kilohertz = (FREQUENCIES[inside] - FREQUENCIES[inside].mean()) / 1000
-        contours[name] = log_power[:, inside] @ kilohertz / (kilohertz**2).sum()
-    return {f"spectral.{name}": contour for name, contour in contours.items()}
-
-
-def _voice_contours(power: np.ndarray, periodicity: np.ndarray) -> dict[str, np.ndarray]:
-    """Voice quality (dB), formants and their bandwidths (Hz).
-
-    Harmonics-to-noise ratio after Boersma (1993); alpha ratio (1-5 kHz against 50 Hz-1 kHz) and Hammarberg
-    index (strongest bin below against above 2 kHz) as in eGeMAPS (Eyben et al. 2016).
-    """
-
-    def band(low: float, high: float) -> np.ndarray:
-        return power[:, np.searchsorted(FREQUENCIES, low) : np.searchsorted(FREQUENCIES, high)]
-
-    formants, bandwidths = track_formants(power)
-    return {
-        "voice.hnr": 10 * np.log10(periodicity / (1 - periodicity)),
-        "voice.alpha_ratio": decibel(band(1000, 5000).sum(axis=1)) - decibel(band(50, 1000).sum(axis=1)),
-        "voice.hammarberg": decibel(band(0, 2000).max(axis=1)) - decibel(band(2000, 5000).max(axis=1)),
-        **{f"formant.f{k + 1}": formant for k, formant in enumerate(formants)},
-        **{f"formant.b{k + 1}": bandwidth for k, bandwidth in enumerate(bandwidths)},
-    }
-
-
-# --- Functionals: a value per clip ------------------------------------------------------------------
-
-
 def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     """Return name -> value, so that names and values cannot part."""
-    if feature_set == "mfcc":
-        return {f"mfcc.c{k}.mean": mean for k, mean in enumerate(_mfcc_means(waveform))}
-    if feature_set == PROSODY:
-        return prosody(waveform)
-    if feature_set in ("compare", "egemaps"):
-        smile = _open_smile(feature_set)
-        values = np.nan_to_num(smile.process_signal(waveform, SAMPLING_RATE).to_numpy()[0])
-        return dict(zip(smile.feature_names, values, strict=True))
-    if feature_set != "full":
+    sets = FEATURE_SETS | {PROSODY: prosody}
+    if feature_set not in sets:
         raise ValueError(f"feature_set {feature_set!r} is none of {', '.join(FEATURE_SETS)}")
-    contours, voiced = _contours(speech_part(waveform)[0])
-    names = list(contours)
-    values = np.stack([contours[name] for name in names]).astype(np.float64)
+    return sets[feature_set](waveform)
+
+
+def voice_functionals(waveform: np.ndarray) -> dict[str, float]:
+    """Summarise every contour of the speech part, all of it and what is voiced, and how it is timed."""
+    named, voiced = contours(speech_part(waveform)[0])
+    names = list(named)
+    values = np.stack([named[name] for name in names]).astype(np.float64)
     columns = {f"all.{name}": column for name, column in summary(values).items()}
     columns |= {f"voiced.{name}": column for name, column in summary(_frames(values, voiced)).items()}
     unvoiced = _frames(values, ~voiced)
@@ -277,11 +169,11 @@ def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
     shaped = values[[names.index(name) for name in _SHAPED]]
     log_mel = values[[names.index(f"logmel.band{k}") for k in range(NUM_MELS)]]
     row |= _shapes(shaped) | _correlations(shaped[:NUM_CORRELATED]) | _modulation(log_mel)
-    return row | _timing(contours["energy.level"], voiced)
+    return row | _timing(named["energy.level"], voiced)
 
 
-def _mfcc_means(waveform: np.ndarray) -> np.ndarray:
-    """Return what `librosa.feature.mfcc(y=waveform, sr=16_000, n_mfcc=40).mean(axis=1)` does, (40,).
+def mfcc_means(waveform: np.ndarray) -> dict[str, float]:
+    """Return what `librosa.feature.mfcc(y=waveform, sr=16_000, n_mfcc=40).mean(axis=1)` does.
 
     The cosine transform is linear: the mean over time comes first, and one transform does.
     """
@@ -291,13 +183,25 @@ def _mfcc_means(waveform: np.ndarray) -> np.ndarray:
     mel = (spectrum.real**2 + spectrum.imag**2) @ filters
     log_mel = decibel(mel)
     log_mel = np.maximum(log_mel, log_mel.max() - 80)
-    return scipy.fft.dct(log_mel.mean(axis=0, dtype=np.float64), norm="ortho")[:40]
+    means = scipy.fft.dct(log_mel.mean(axis=0, dtype=np.float64), norm="ortho")[:40]
+    return {f"mfcc.c{k}.mean": mean for k, mean in enumerate(means)}
 
 
 @functools.cache
 def _mfcc_window_and_filters() -> tuple[np.ndarray, np.ndarray]:
     window = scipy.signal.get_window("hann", 2048).astype(np.float32)
     return window, librosa.filters.mel(sr=SAMPLING_RATE, n_fft=2048).T.copy()
+
+
+def opensmile_functionals(feature_set: str, waveform: np.ndarray) -> dict[str, float]:
+    """Return "compare", the 6373 functionals of ComParE 2016, or "egemaps", the 88 of eGeMAPS v02.
+
+    Raises:
+        InputError: openSMILE is not installed.
+    """
+    smile = _open_smile(feature_set)
+    values = np.nan_to_num(smile.process_signal(waveform, SAMPLING_RATE).to_numpy()[0])
+    return dict(zip(smile.feature_names, values, strict=True))
 
 
 @functools.cache
@@ -448,3 +352,12 @@ def _timing(level: np.ndarray, voiced: np.ndarray) -> dict[str, float]:
         for statistic in (np.mean, np.std, np.max):
             row[f"timing.{name}_{statistic.__name__}"] = statistic(seconds)
     return row
+
+
+FEATURE_SETS = {
+    "full": voice_functionals,  # which no gain and no constant offset changes
+    "mfcc": mfcc_means,  # of the clip as it is: what most notebooks use
+    "compare": functools.partial(opensmile_functionals, "compare"),
+    "egemaps": functools.partial(opensmile_functionals, "egemaps"),
+}
+"""What models train on: a function of each set, of a waveform as `extract` takes it, to name -> value."""

@@ -1,6 +1,6 @@
 """The emotion vocabulary.
 
-Corpus codes come in, emotion names in one fixed order go out.
+What people call emotions comes in; names of emotions, in one fixed order, go out.
 """
 
 import difflib
@@ -9,19 +9,7 @@ from collections.abc import Iterable, Sequence
 from utils.runtime import InputError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-"""Every emotion that the kit knows, in the order of the RAVDESS codes 01 to 08."""
-
-RAVDESS_EMOTIONS = {f"{code:02d}": emotion for code, emotion in enumerate(EMOTIONS, start=1)}
-
-TESS_EMOTIONS = {
-    "neutral": "neutral",
-    "happy": "happy",
-    "sad": "sad",
-    "angry": "angry",
-    "fear": "fearful",
-    "disgust": "disgust",
-    "ps": "surprised",  # "pleasant surprise"
-}
+"""Every emotion that the kit knows, in the order in which tables and models have them."""
 
 SYNONYMS = {
     "anger": "angry",

@@ -20,6 +20,8 @@ from utils.runtime import write_bytes
 # Okabe and Ito's colours, which people of any colour vision can tell apart (jfly.uni-koeln.de/color).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
 
+GENDER_COLORS = {"female": ORANGE, "male": BLUE}
+
 WIDTH = 9.5
 """Inches; what a notebook shows without shrinking."""
 
