@@ -149,9 +149,9 @@ def test_nothing_at_all_names_each_place_and_each_way_on(tmp_path, places):
 
 
 def test_audio_with_names_of_no_corpus_is_counted_and_one_is_named(tmp_path, places):
-    crema = write_clips(tmp_path / "CREMA-D", ["1001_DFA_ANG_XX.wav", "1002_DFA_SAD_XX.wav", "._1001.wav"])
-    with pytest.raises(InputError, match=r"- --data_dir .*CREMA-D \(2 audio files there have names of no"):
-        find_corpora(["ravdess"], data_dirs=[crema], **places)
+    others = write_clips(tmp_path / "EMO-DB", ["03a01Wa.wav", "08a02Ta.wav", "._03a01Wa.wav"])
+    with pytest.raises(InputError, match=r"- --data_dir .*EMO-DB \(2 audio files there have names of no"):
+        find_corpora(["ravdess"], data_dirs=[others], **places)
     write_clips(tmp_path / "both", TESS)
     with pytest.raises(InputError, match=r"no clip of RAVDESS speech") as stop:
         find_corpora(["ravdess"], data_dirs=[tmp_path / "both"], **places)

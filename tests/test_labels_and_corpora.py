@@ -132,7 +132,7 @@ def test_odd_actors_are_men_and_speech_and_song_of_one_actor_are_one_speaker(act
         "XAF_back_angry.wav",
         ".DS_Store",
         "Actor_01",
-        "1001_DFA_ANG_XX.wav",  # CREMA-D
+        "03a01Wa.wav",  # EMO-DB
     ],
 )
 def test_what_is_no_clip_is_left_out(path):
