@@ -52,7 +52,7 @@ CSS = """
 .answer { font-size: 2rem; line-height: 1.2; font-weight: 600; margin: 0 0 .6rem; }
 .unsure { font-size: 1.5rem; }
 .problem { border-left: 4px solid #B34700; padding: .4rem .8rem; font-size: 1.1rem; }
-.note { color: var(--body-text-color-subdued); font-size: .9rem; margin: .4rem 0; }
+.note { font-size: .9rem; line-height: 1.45; margin: .4rem 0; opacity: .85; }
 .bars { width: 100%; border-collapse: collapse; margin: .4rem 0; }
 .bars th { text-align: left; font-weight: 400; width: 6.5rem; padding: .15rem 0; }
 .bars td { padding: .15rem 0; }
@@ -106,16 +106,17 @@ def build_page(folder: Path, name: str | None = None) -> Page:
     warnings, limits = listen.read_card(folder)
 
     def listen_to_clip(path: str | None, threshold: float):
-        """Return no clip for the input, what is remembered, the answer and the figure."""
+        """Return nothing for both inputs, what is remembered, the answer and the figure."""
         if path is None:
-            return None, None, "", ""
+            return None, None, None, "", ""
         file = Path(path)
         try:
             waveform = read_and_delete(file)
         except AudioError as error:
-            return None, None, listen_html.problem(f"{file.name}: {error}"), ""
+            return None, None, None, listen_html.problem(f"{file.name}: {error}"), ""
         whole, middles, along = listen.hear(listener, waveform)
         return (
+            None,
             None,
             whole,
             listen_html.answer(whole, emotions, threshold / 100),
@@ -141,14 +142,15 @@ def build_page(folder: Path, name: str | None = None) -> Page:
         with gr.Tab("One clip"):
             with gr.Row():
                 with gr.Column():
-                    clip = gr.Audio(
-                        sources=["microphone", "upload"],
+                    recording = gr.Audio(
+                        sources=["microphone"],
                         type="filepath",
                         editable=False,
                         buttons=[],
-                        label=f"One voice, up to {MAX_SECONDS} s",
-                        elem_id="clip",
+                        label=f"Record one voice, up to {MAX_SECONDS} s",
+                        elem_id="recording",
                     )
+                    file = gr.File(label="or send a file", height=140, elem_id="file")
                     clip_threshold = threshold_slider(run, test)
                 with gr.Column():
                     clip_answer = gr.HTML(elem_id="answer")
@@ -166,8 +168,13 @@ def build_page(folder: Path, name: str | None = None) -> Page:
         # One clip at a time, so that visitors do not slow each other down; no event is offered as an API.
         model = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
         words = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-        for event in (clip.upload, clip.stop_recording):
-            event(listen_to_clip, [clip, clip_threshold], [clip, heard, clip_answer, clip_along], **model)
+        for event, sent in ((recording.stop_recording, recording), (file.upload, file)):
+            event(
+                listen_to_clip,
+                [sent, clip_threshold],
+                [recording, file, heard, clip_answer, clip_along],
+                **model,
+            )
         files.upload(listen_to_files, [files, files_threshold], [files, rows, table], **model)
         clip_threshold.change(
             lambda heard, percents: (
