@@ -7,6 +7,7 @@ As a Space on the Hub it serves the model that README.md beside it names under `
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def find_model(name: str) -> Path:
         sys.exit(2)
 
 
-SPACE_MODEL = (metadata_load(Path(__file__).with_name("README.md")).get("models") or [None])[0]
+_CARD = metadata_load(Path(__file__).with_name("README.md")) or {}
+SPACE_MODEL = (_CARD.get("models") or [None])[0]
 """What a Space serves; None in the kit."""
 
 if SPACE_MODEL:  # the kit is not here, but each model brings along the code that it was made with
@@ -53,17 +55,17 @@ CSS = """
 .unsure { font-size: 1.5rem; }
 .problem { border-left: 4px solid #B34700; padding: .4rem .8rem; font-size: 1.1rem; }
 .note { font-size: .9rem; line-height: 1.45; margin: .4rem 0; opacity: .85; }
-.bars { width: 100%; border-collapse: collapse; margin: .4rem 0; }
-.bars th { text-align: left; font-weight: 400; width: 6.5rem; padding: .15rem 0; }
-.bars td { padding: .15rem 0; }
+.bars { width: 100%; border-collapse: collapse; margin: .4rem 0; border: 0 !important; }
+.bars tr, .bars th, .bars td { border: 0 !important; padding: .15rem 0 !important; }
+.bars th { text-align: left; font-weight: 400 !important; width: 6.5rem; }
 .bars td:last-child { text-align: right; width: 3.6rem; font-variant-numeric: tabular-nums; }
 .bars div { height: 1.1rem; min-width: 1px; border: 1px solid rgba(128, 128, 128, .5); }
 .player { width: 100%; margin: .4rem 0; }
 .along img { width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
-.scroll table { border-collapse: collapse; width: 100%; }
-.scroll th, .scroll td { text-align: left; padding: .3rem .6rem; }
-.scroll tr { border-bottom: 1px solid var(--border-color-primary); }
+.scroll { overflow-x: auto; contain: inline-size; }
+.scroll table { border-collapse: collapse; width: 100%; border: 0 !important; }
+.scroll th, .scroll td { text-align: left; padding: .3rem .6rem !important; border: 0 !important; }
+.scroll tr { border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .scroll td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .scroll td.words { min-width: 11rem; }
 a.download { display: inline-block; margin: .6rem 0; text-decoration: underline; }
@@ -150,7 +152,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
                         label=f"Record one voice, up to {MAX_SECONDS} s",
                         elem_id="recording",
                     )
-                    file = gr.File(label="or send a file", height=140, elem_id="file")
+                    file = file_input(label="or send a file", height=140, elem_id="file")
                     clip_threshold = threshold_slider(run, test)
                 with gr.Column():
                     clip_answer = gr.HTML(elem_id="answer")
@@ -158,11 +160,13 @@ def build_page(folder: Path, name: str | None = None) -> Page:
             clip_along = gr.HTML(elem_id="along")
             heard = gr.State()
         with gr.Tab("Several files"):
-            files = gr.File(file_count="multiple", label=f"Up to {MAX_FILES} clips", elem_id="files")
+            files = file_input(
+                file_count="multiple", label=f"Up to {MAX_FILES} clips", height=160, elem_id="files"
+            )
             files_threshold = threshold_slider(run, test)
             table = gr.HTML(elem_id="table")
             rows = gr.State()
-        with gr.Tab("What it cannot do"):
+        with gr.Tab("Limits"):
             gr.Markdown(f"{listen.describe_test(run)}\n\n{limits}", elem_id="limits")
 
         # One clip at a time, so that visitors do not slow each other down; no event is offered as an API.
@@ -207,6 +211,22 @@ def read_and_delete(file: Path) -> np.ndarray:
         raise AudioError("is gone; send it again") from None
     finally:
         file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder, which Gradio names after the content
+            file.parent.rmdir()
+
+
+def file_input(**options) -> gr.File:
+    """Return an input for files that gives their paths.
+
+    Gradio's own way to them leaves an empty file on the disk for each.
+    """
+    component = gr.File(**options)
+    component.preprocess = lambda sent: (
+        [file.path for file in sent.root]
+        if component.file_count == "multiple" and sent
+        else sent and sent.path
+    )
+    return component
 
 
 def threshold_slider(run: dict, test) -> gr.Slider:

@@ -153,8 +153,10 @@ def answer(probabilities: np.ndarray, emotions: Sequence[str], threshold: float)
 
 def percent(share: float) -> str:
     """Return a share as whole percents, 100 and 0 only where it is exactly that."""
-    if 0 < share < 1:
-        share = min(max(share, 0.01), 0.99)
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 <= share < 1:
+        return ">99 %"
     return f"{100 * share:.0f} %"
 
 

@@ -15,7 +15,7 @@ import soundfile
 from utils import listen, listen_plots
 from utils.audio import SAMPLING_RATE
 
-WIDE, NARROW = (9.5, 6.5), (4.6, 6.5)
+WIDE, NARROW = (9.5, 6.5), (3.7, 6)
 """Inches; the figure for a desktop and that for a telephone."""
 
 

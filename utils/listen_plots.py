@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from utils.plots import BLUE, DYNAMIC_RANGE, GREEN, ORANGE, STYLE, draw_spectrogram, mel_decibels
 
-EMOTION_COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Okabe and Ito's, the first three as in the other figures; of more emotions the colours come again."""
+EMOTION_COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+"""Okabe and Ito's, but grey for their black, which would outweigh the rest; of more emotions they repeat."""
 
 
 def emotion_colors(num_emotions: int) -> list[str]:
