@@ -95,8 +95,9 @@ def describe_calibration(run: dict) -> str:
     if not calibration:
         return "Its probabilities are not calibrated: 80 % need not mean right in 80 of 100 cases."
     error = 100 * calibration["after"]["error"]
+    here = "" if calibration["applied"] else "on this page, not in the saved model, "
     return (
-        "Its probabilities are calibrated on validation clips; on the test clips they are off by "
+        f"Its probabilities are calibrated {here}on validation clips; on the test clips they are off by "
         f"{error:.1f} points on average, and on other recordings by more."
     )
 

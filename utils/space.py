@@ -78,9 +78,10 @@ def publish_space(repository: Repository, run_folder: Path, model: Repository) -
         files = space_files(run, model.id)
         repository.commit(files, lambda name: False, f"A page for {model.id}")
     except (InputError, KeyboardInterrupt) as error:
+        private = " --hub_private_repo" if repository.private else ""
         raise InputError(
             f"{model.url} is published, its page is not: {str(error) or 'interrupted'}; to publish it: "
-            f"python -m utils.hub {run_folder} --hub_model_id {model.id} --space {repository.id}"
+            f"python -m utils.hub {run_folder} --hub_model_id {model.id} --space {repository.id}{private}"
         ) from None
     if model.is_private():
         logger.info(
