@@ -2,6 +2,7 @@
 or the checkpoints of one that goes on, so that it can go on elsewhere.
 
     python -m utils.hub runs/wav2vec2 --hub_model_id me/my-model
+    python -m utils.hub runs/wav2vec2 --hub_model_id me/my-model --space me/demo
 """
 
 import argparse
@@ -281,11 +282,24 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--hub_model_id", help="user/name; by default the folder's name, under your own")
     parser.add_argument("--hub_private_repo", action="store_true", help="make the repository private")
+    parser.add_argument(
+        "--space",
+        help="user/name: then publish a page there, too, on which anybody can try the model (see space/)",
+    )
     args = parser.parse_args()
     if not is_finished(args.run):
         raise InputError(f"{args.run}: expected the folder of a finished run, with its README.md")
+    if args.space:
+        # Here, for the scripts import this room and need none of that.
+        from utils.listen import read_run
+        from utils.space import publish_space
+
+        read_run(args.run)  # a model that no page can serve is refused before anything is published
     repository = Repository(args.hub_model_id or args.run.resolve().name, args.hub_private_repo)
+    space = Repository(args.space, args.hub_private_repo, "space") if args.space else None
     publish(repository, args.run)
+    if space:
+        publish_space(space, args.run, repository)
 
 
 if __name__ == "__main__":

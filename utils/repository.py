@@ -27,18 +27,19 @@ _NEW_TOKEN = f"make one with write access at {TOKENS_PAGE}"
 
 
 class Repository:
-    """A model repository on the Hub that this user may write to; it is made where it is missing.
+    """A repository on the Hub that this user may write to; it is made where it is missing.
 
     Args:
         repo_id: `user/name`, or `name` under the user's own.
         private: whether it must be private. One that is public already is refused then.
+        repo_type: "model", or "space" for one with Gradio.
 
     Raises:
         InputError: there is no token, or one that the Hub does not know or that may not write there; the Hub
             does not take the name, or cannot be reached.
     """
 
-    def __init__(self, repo_id: str, private: bool):
+    def __init__(self, repo_id: str, private: bool, repo_type: str = "model"):
         token = hub_token()
         if not token:
             raise InputError(
@@ -47,6 +48,8 @@ class Repository:
             )
         self.api = HfApi(token=token)
         self.id = repo_id
+        self.type = repo_type
+        self.option = "--space" if repo_type == "space" else "--hub_model_id"
         self.private = private
         who = self.ask(self.api.whoami)
         if who.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -59,29 +62,39 @@ class Repository:
         try:
             validate_repo_id(self.id)
         except HFValidationError as error:
-            raise InputError(f"--hub_model_id {self.id}: {first_line(error)}; expected user/name") from None
+            raise InputError(f"{self.option} {self.id}: {first_line(error)}; expected user/name") from None
         self._open(who["name"])
 
     def _open(self, user: str) -> None:
         with contextlib.suppress(HfHubHTTPError):  # it is there already, or may not be made there
-            self.ask(lambda: self.api.create_repo(self.id, private=self.private), expected=(403, 409))
+            self.ask(self._create, expected=(403, 409))
             return
         try:
-            self.ask(lambda: self.api.auth_check(self.id, write=True), expected=(403, 404))
+            self.ask(
+                lambda: self.api.auth_check(self.id, repo_type=self.type, write=True), expected=(403, 404)
+            )
         except HfHubHTTPError:
             raise InputError(
-                f"--hub_model_id {self.id}: the token of {user} may not write there; expected "
+                f"{self.option} {self.id}: the token of {user} may not write there; expected "
                 f"{user}/<name>, or a token that may ({TOKENS_PAGE})"
             ) from None
-        if self.private and not self.ask(lambda: self.api.repo_info(self.id)).private:
+        if self.private and not self.is_private():
             raise InputError(
-                f"--hub_private_repo: {self.id} is there already and public; choose another --hub_model_id, "
+                f"--hub_private_repo: {self.id} is there already and public; choose another {self.option}, "
                 f"or make it private at {self.url}/settings"
             )
 
+    def _create(self) -> None:
+        sdk = "gradio" if self.type == "space" else None
+        self.api.create_repo(self.id, private=self.private, repo_type=self.type, space_sdk=sdk)
+
+    def is_private(self) -> bool:
+        """Say whether it is hidden from others on the Hub, whatever this user asked for now."""
+        return self.ask(lambda: self.api.repo_info(self.id, repo_type=self.type)).private
+
     @property
     def url(self) -> str:
-        return f"{self.api.endpoint}/{self.id}"
+        return f"{self.api.endpoint}/{'spaces/' if self.type == 'space' else ''}{self.id}"
 
     def ask(self, request: Callable, expected: Sequence[int] = ()):
         """Return what a request to the Hub brings, tried again where that can help.
@@ -129,14 +142,16 @@ class Repository:
             message: of the commit.
             revision: an existing branch.
         """
-        there = self.ask(lambda: self.api.list_repo_files(self.id, revision=revision))
+        there = self.ask(lambda: self.api.list_repo_files(self.id, revision=revision, repo_type=self.type))
 
         def request():
             operations = [CommitOperationDelete(name) for name in there if name not in files and stale(name)]
             for name, content in sorted(files.items()):
                 source = content if isinstance(content, bytes) else str(content)
                 operations.append(CommitOperationAdd(name, source))
-            self.api.create_commit(self.id, operations, commit_message=message, revision=revision)
+            self.api.create_commit(
+                self.id, operations, commit_message=message, revision=revision, repo_type=self.type
+            )
 
         self.ask(request)
 

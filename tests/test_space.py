@@ -1,0 +1,572 @@
+"""In a real browser the page answers what the model answers, and keeps nothing; as a Space it runs alone.
+
+Run: python -m pytest tests/test_space.py
+
+Processes of their own serve the pages; the browser is Debian's `chromium`; the Hub is `hub_server.py`.
+"""
+
+import base64
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+from conftest import PROJECT
+from hub_server import environment
+from playwright.sync_api import expect, sync_playwright
+
+from utils import listen
+from utils.audio import SAMPLING_RATE, AudioError, read_waveform
+from utils.metrics import scale_temperature
+from utils.reload import load_model
+from utils.runtime import InputError
+
+TOKEN = "hf_write"
+
+SCRIPTS = {
+    "wav2vec2": ["train_wav2vec2.py", "--emotions", "sad", "angry", "happy", "--num_train_epochs=0"],
+    "cnn": ["train_cnn.py", "--emotions", "sad", "angry", "--epochs=1"],
+    "baselines": ["train_baselines.py", "--emotions", "sad", "angry", "--models=lda", "--features=mfcc"],
+}
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A finished run of each script; nobody changes them."""
+    folder, cache = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache")
+    for name, command in SCRIPTS.items():
+        done = subprocess.run(
+            [sys.executable, *command, "--demo", f"--output_dir={folder / name}", f"--cache_dir={cache}"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "baselines" / "lda").rename(folder / "lda")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(runs) -> list[Path]:
+    """Test clips, the first ones of them heard as different emotions."""
+    table = pd.read_csv(runs / "wav2vec2" / "predictions.csv")
+    table = pd.concat([table.drop_duplicates("predicted"), table[::6]])
+    paths = [PROJECT / "data" / "demo" / f"Actor_{name[-2:]}" / f"{name}.wav" for name in table["clip"]]
+    return paths
+
+
+@pytest.fixture(scope="module")
+def start_browser():
+    path = shutil.which("chromium")
+    assert path, "these tests drive Debian's package `chromium`: apt-get install chromium"
+    with sync_playwright() as playwright, contextlib.ExitStack() as stack:
+
+        def start(*flags: str):
+            browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
+            stack.callback(browser.close)
+            return browser
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser(start_browser):
+    return start_browser()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, command: list, cwd: Path, variables: dict):
+    """Yield the address of a page, the folder for its files, and its log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files, log = folder / "gradio", folder / "log"
+    variables = {name: value for name, value in variables.items() if name != "PYTHONPATH"}
+    variables |= {"GRADIO_TEMP_DIR": str(files), "GRADIO_SERVER_PORT": str(port), "NO_PROXY": "127.0.0.1"}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)], cwd=cwd, env=variables, stdout=output, stderr=output
+        )
+    try:
+        address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+            time.sleep(0.2)
+        yield address, files, log
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def served(runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    with serving(folder, ["-m", "space.app", runs / "wav2vec2"], PROJECT, dict(os.environ)) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def opened(browser, served, width: int = 1280):
+    """Yield the open page; it asks nobody but its own server, keeps no file, and makes no mistakes."""
+    address, files, _ = served
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    asked, mistakes = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    page.goto(address)
+    yield page
+    page.close()
+    assert len(asked) > 3 and not mistakes
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert files.is_dir() and not left_in(files)
+
+
+def left_in(files: Path) -> list[Path]:
+    return [path for path in files.rglob("*") if path.name != "vibe_edit_history"]  # Gradio's, empty
+
+
+def send(page, path: Path) -> None:
+    page.locator("#file input[type=file]").set_input_files(path)
+
+
+def answer(page) -> str:
+    expect(page.locator("#answer .answer")).to_be_visible(timeout=60_000)
+    return page.inner_text("#answer .answer")
+
+
+def set_threshold(page, percents: int, number: int = 0) -> None:
+    field = page.locator(".threshold input[type=number]").nth(number)
+    field.fill(str(percents))
+    field.press("Enter")
+
+
+@pytest.fixture(scope="module")
+def model(runs):
+    """The answer of a run's model to a file, by the public API."""
+
+    def ask(name: str, path: Path) -> dict[str, float]:
+        run = json.loads((runs / name / "metrics.json").read_text())
+        if name not in loaded:
+            loaded[name] = load_model(runs / name, run)
+        probabilities = loaded[name]([read_waveform(path)])
+        if run["calibration"]["applied"] is False:
+            probabilities = scale_temperature(probabilities, run["calibration"]["temperature"])
+        return dict(zip(run["emotions"], probabilities[0].tolist(), strict=True))
+
+    loaded = {}
+    return ask
+
+
+def bars(page) -> dict[str, int]:
+    rows = page.locator("#answer .bars tr").all()
+    return {row.locator("th").inner_text(): int(row.inner_text().split()[-2].strip("<>")) for row in rows}
+
+
+# ---------------------------------------------------------------------------------------------------
+# One clip
+
+
+def test_the_page_answers_what_the_model_answers(browser, served, clips, model):
+    answers = set()
+    with opened(browser, served) as page:
+        set_threshold(page, 0)
+        for clip in clips[:3]:
+            expected = model("wav2vec2", clip)
+            first = max(expected, key=expected.get)
+            send(page, clip)
+            expect(page.locator("#answer .answer")).to_have_text(
+                f"{first}, {listen.percent(expected[first])}", timeout=60_000
+            )
+            assert bars(page).keys() == expected.keys()
+            for emotion, percents in bars(page).items():
+                assert percents == pytest.approx(100 * expected[emotion], abs=1)
+            assert next(iter(bars(page))) == first, "the likeliest comes first"
+            answers.add(first)
+            assert not left_in(served[1])
+    assert len(answers) > 1
+
+
+def test_it_shows_the_clip_and_the_emotions_along_its_seconds(browser, served, clips, model, tmp_path):
+    two = tmp_path / "two.wav"
+    waveforms = [read_waveform(clip) for clip in clips]
+    soundfile.write(two, np.concatenate(waveforms)[: 8 * SAMPLING_RATE], SAMPLING_RATE)
+    with opened(browser, served) as page:
+        send(page, two)
+        answer(page)
+        # 8 s: (8 - 1.5) / 0.25 + 1 windows, whose borders lie between their middles.
+        words = page.inner_text("#along .note")
+        assert "windows of 1.5 s, one every 0.25 s" in words
+        found = re.findall(r"(\w+) from ([\d.]+) to ([\d.]+) s", words)
+        assert found[0][1] == "0.0" and found[-1][2] == "8.0"
+        assert all(one[2] == after[1] for one, after in itertools.pairwise(found))
+        assert {emotion for emotion, _, _ in found} <= {"sad", "angry", "happy"}
+        image = page.locator("#along img")
+        assert image.evaluate("image => image.naturalWidth") > 1000
+        assert words in image.get_attribute("alt")
+        sound = page.locator("#along audio").get_attribute("src").split(",")[1]
+        heard, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        np.testing.assert_allclose(heard, read_waveform(two), atol=1e-4)
+        assert rate == SAMPLING_RATE
+
+
+def test_it_is_not_sure_below_the_threshold_and_says_what_that_costs(browser, served, clips, runs):
+    test = pd.read_csv(runs / "wav2vec2" / "predictions.csv")
+    confidence = test[["p_sad", "p_angry", "p_happy"]].max(axis=1)
+    run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
+    with opened(browser, served) as page:
+        start = int(page.locator(".threshold input[type=number]").first.input_value())
+        assert 0.75 <= (confidence >= start / 100).mean() <= 0.9, "four fifths are answered at the start"
+        assert start == int(100 * run["calibration"]["after"]["answered"][2]["confidence"])
+        send(page, clips[0])
+        answer(page)
+        set_threshold(page, 100)
+        expect(page.locator("#answer .answer")).to_have_text(
+            re.compile(r"^I am not sure: \w+ >?\d+ %, \w+ <?\d+ %$")
+        )
+        expect(page.locator(".cost").first).to_contain_text(f"So sure it was of none of its {len(test)} test")
+        set_threshold(page, 60)
+        sure = confidence >= 0.6
+        right = (test["emotion"] == test["predicted"])[sure].mean()
+        expect(page.locator(".cost").first).to_contain_text(
+            f"of {100 * sure.mean():.0f} % of its {len(test)} test clips; {100 * right:.0f} % of these"
+        )
+        set_threshold(page, 0)
+        expect(page.locator("#answer .answer")).to_have_text(re.compile(r"^\w+, >?\d+ %$"))
+
+
+def test_a_recording_is_heard_and_not_kept(start_browser, served, clips, tmp_path):
+    voice = tmp_path / "voice.wav"
+    soundfile.write(voice, np.tile(read_waveform(clips[0]), 5), SAMPLING_RATE, subtype="PCM_16")
+    browser = start_browser(
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={voice}",
+    )
+    with opened(browser, served) as page:
+        page.locator("#recording").get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(2500)
+        page.locator("#recording").get_by_role("button", name="Stop", exact=True).click()
+        assert re.fullmatch(r"(I am not sure: )?(sad|angry|happy)\W.*%", answer(page))
+        sound = page.locator("#along audio").get_attribute("src").split(",")[1]
+        heard, _ = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        assert 1 < len(heard) / SAMPLING_RATE < 6 and np.abs(heard).max() > 0.01
+        assert not left_in(served[1])
+
+
+def wrong_files(folder: Path) -> dict[str, Path]:
+    noise = np.random.default_rng(0).normal(0, 0.1, SAMPLING_RATE).astype(np.float32)
+    (folder / "text.wav").write_text("This is no sound. " * 100)
+    (folder / "empty.wav").write_bytes(b"")
+    soundfile.write(folder / "silence.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
+    soundfile.write(folder / "long.wav", np.tile(noise, 61), SAMPLING_RATE)
+    noise[100] = np.nan
+    soundfile.write(folder / "nan.wav", noise, SAMPLING_RATE, subtype="FLOAT")
+    soundfile.write(folder / "short.wav", noise[200:300], SAMPLING_RATE)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_a_wrong_file_gives_a_sentence(browser, served, clips, tmp_path):
+    with opened(browser, served) as page:
+        send(page, clips[0])
+        answer(page)
+        for name, path in wrong_files(tmp_path).items():
+            with pytest.raises(AudioError) as error:
+                read_waveform(path)
+            send(page, path)
+            expect(page.locator("#answer [role=alert]")).to_have_text(
+                f"{name}: {error.value}", timeout=30_000
+            )
+            assert not page.locator("#answer .answer").count() and not page.locator("#along img").count()
+            assert not left_in(served[1])
+        send(page, clips[0])
+        answer(page)
+        assert not page.locator("#answer [role=alert]").count()
+        assert "Traceback" not in page.content()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Several files, the limits, a telephone
+
+
+def test_several_files_become_a_table_to_download(browser, served, clips, model, tmp_path):
+    bad = tmp_path / "text, bad.wav"
+    bad.write_text("no sound")
+    sent = [clips[0], bad, clips[1], clips[2]]
+    with opened(browser, served) as page:
+        page.get_by_role("tab", name="Several files").click()
+        page.locator("#files input[type=file]").set_input_files(sent)
+        expect(page.locator("#table tbody tr")).to_have_count(4, timeout=60_000)
+        assert not left_in(served[1])
+        tables = {}
+        for percents in (100, 0):
+            set_threshold(page, percents, 1)
+            expect(page.locator("#table tbody")).to_contain_text(
+                "not sure: " if percents else re.compile("^(?!.*not sure: )", re.DOTALL)
+            )
+            with page.expect_download() as download:
+                page.get_by_text("Download as CSV").click()
+            assert download.value.suggested_filename == "emotions.csv"
+            tables[percents] = pd.read_csv(download.value.path())
+        assert "not readable as audio" in page.inner_text("#table tbody tr:nth-child(2)")
+    table = tables[0]
+    assert table["file"].tolist() == [path.name for path in sent]
+    assert table["sure"].fillna("").tolist() == ["yes", "", "yes", "yes"]
+    assert tables[100]["sure"].fillna("").tolist() == ["no", "", "no", "no"]
+    assert table["problem"].notna().tolist() == [False, True, False, False]
+    for row, path in ((table.iloc[number], sent[number]) for number in (0, 2, 3)):
+        expected = model("wav2vec2", path)
+        assert row["answer"] == max(expected, key=expected.get)
+        for emotion, probability in expected.items():
+            assert row[f"p_{emotion}"] == pytest.approx(probability, abs=1e-4)
+
+
+def test_the_models_limits_stand_beside_its_answers(browser, served, runs):
+    run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
+    low, high = (f"{100 * bound:.1f}" for bound in run["test"]["intervals"]["uar"])
+    figures = (
+        f"{100 * run['test']['uar']:.1f} % (95 % interval over speakers {low} to {high}); chance is 33.3 %"
+    )
+    with opened(browser, served) as page:
+        assert "Not a real model." in page.inner_text("#intro")
+        assert figures in page.inner_text("body")
+        page.get_by_role("tab", name="Limits").click()
+        expect(page.locator("#limits")).to_contain_text("What it must not be used for")
+        limits = page.inner_text("#limits")
+        assert figures in limits and "It always names one of its 3 emotions" in limits
+
+
+def test_a_telephone_needs_no_scrolling_sideways(browser, served, clips):
+    with opened(browser, served, width=390) as page:
+        send(page, clips[0])
+        answer(page)
+        expect(page.locator("#along img")).to_be_visible()
+        narrow = page.locator("#along img").evaluate("image => image.currentSrc.length")
+        assert narrow != page.locator("#along img").evaluate("image => image.src.length"), (
+            "a figure of its own"
+        )
+        for tab in ("One clip", "Several files", "Limits"):
+            page.get_by_role("tab", name=tab).click()
+            if tab == "Several files":
+                page.locator("#files input[type=file]").set_input_files(clips[:2])
+                expect(page.locator("#table tbody tr")).to_have_count(2, timeout=60_000)
+            assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_it_offers_no_api_and_no_history(served):
+    with urllib.request.urlopen(f"{served[0]}gradio_api/info") as answered:
+        assert json.load(answered)["named_endpoints"] == {}
+    with urllib.request.urlopen(f"{served[0]}config") as answered:
+        config = json.load(answered)
+    assert config["run_history"] is False and config["analytics_enabled"] is False
+
+
+# ---------------------------------------------------------------------------------------------------
+# What it is made of
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0, "0 %"),
+        (1e-9, "<1 %"),
+        (0.0051, "1 %"),
+        (0.83, "83 %"),
+        (0.994, "99 %"),
+        (0.9951, ">99 %"),
+        (1, "100 %"),
+    ],
+)
+def test_only_what_is_certain_is_called_so(share, words):
+    assert listen.percent(share) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.3, 1), (1.5, 1), (1.51, 2), (2, 3), (4, 11), (16.25, 60), (60, 60)]
+)
+def test_windows_cover_a_clip_evenly_and_are_never_too_many(seconds, expected):
+    num_samples = round(seconds * SAMPLING_RATE)
+    windows = listen.window_slices(num_samples)
+    assert len(windows) == expected and windows[0].start == 0 and windows[-1].stop == num_samples
+    assert {part.stop - part.start for part in windows} == {min(num_samples, 24_000)}
+    hops = np.diff([part.start for part in windows])
+    assert not len(hops) or hops.max() - hops.min() <= 1
+    assert (hops <= 24_000).all(), "nothing is left out"
+
+
+def test_a_window_of_silence_says_nothing():
+    waveform = np.random.default_rng(0).normal(0, 0.1, 6 * SAMPLING_RATE).astype(np.float32)
+    waveform[2 * SAMPLING_RATE : 4 * SAMPLING_RATE] = 0
+    _, middles, along = listen.hear(lambda clips: np.array([[0.2, 0.8]] * len(clips)), waveform)
+    silent = (middles >= 2.75) & (middles <= 3.25)
+    np.testing.assert_array_equal(np.isnan(along).all(axis=1), silent)
+    assert 0 < silent.sum() < len(silent)
+    assert [name for name, _, _ in listen.spans(along, ["a", "b"])] == ["b", "silence", "b"]
+
+
+def test_each_kind_of_model_is_heard_calibrated(runs, clips, model):
+    for name in ("cnn", "lda", "wav2vec2"):
+        run = listen.read_run(runs / name)
+        whole, _, along = listen.hear(listen.load_listener(runs / name, run), read_waveform(clips[0]))
+        np.testing.assert_allclose(whole, list(model(name, clips[0]).values()), atol=1e-5)
+        np.testing.assert_allclose(along.sum(axis=1), 1, atol=1e-5)
+        assert (listen.temperature_to_apply(run) == 1) == (name == "wav2vec2"), (
+            "it has its temperature inside"
+        )
+        confidence = listen.read_test(runs / name, run)["confidence"]
+        points = run["calibration"]["after"]["answered"]
+        for point in points:
+            assert (confidence >= point["confidence"] - 1e-9).mean() == pytest.approx(point["coverage"])
+    del run["calibration"]
+    assert listen.temperature_to_apply(run) == 1 and listen.default_threshold(run) == 0.5
+    assert "not calibrated" in listen.describe_calibration(run)
+
+
+def test_a_page_that_cannot_be_is_one_line(runs, tmp_path, capsys):
+    from space.app import find_model
+
+    with pytest.raises(SystemExit) as end:
+        find_model("me/missing")
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and len(line.splitlines()) == 1
+    assert line.startswith("error: me/missing: no run folder, and no model that can be had from the Hub")
+    with pytest.raises(InputError, match="expected the folder of a finished run"):
+        listen.read_run(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "space.app", knows_voices(runs, tmp_path)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "it has to know a voice from many clips" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def knows_voices(runs: Path, folder: Path) -> Path:
+    """Return a copy of a run whose features were standardised over each speaker's clips."""
+    shutil.copytree(runs / "lda", folder / "knows_voices")
+    path = folder / "knows_voices" / "metrics.json"
+    run = json.loads(path.read_text())
+    run["model"]["speaker_normalization"] = True
+    path.write_text(json.dumps(run))
+    return path.parent
+
+
+# ---------------------------------------------------------------------------------------------------
+# A Space
+
+
+def publish(hub, home: Path, *options, expect=0, token=TOKEN) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "utils.hub", *map(str, options)],
+        cwd=PROJECT,
+        env=environment(hub, token, home),
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output[-3000:]
+    assert "hf_" not in output and "Traceback" not in output
+    return output
+
+
+def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model, tmp_path):
+    output = publish(hub, tmp_path, runs / "lda", "--hub_model_id=me/voice", "--space=me/demo")
+    assert f"Published: {hub.endpoint}/spaces/me/demo\n" in output
+    files = hub.files("me/demo", repo_type="space")
+    assert files.keys() == {".gitattributes", "README.md", "app.py", "requirements.txt"}
+    assert len(hub.commits("me/demo", repo_type="space")) == 2
+    front = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
+    pinned = (PROJECT / "constraints.txt").read_text()
+    assert front["sdk"] == hub.repos["space", "me/demo"].sdk == "gradio"
+    assert f"\ngradio=={front['sdk_version']}\n" in pinned and front["app_file"] == "app.py"
+    assert front["models"] == ["me/voice"] and front["python_version"] == f"3.{sys.version_info.minor}"
+    requirements = files["requirements.txt"].decode().split()
+    assert {"scikit-learn==1.9.1", "skops==0.16.0"} <= set(requirements)
+    assert not re.search("torch|tensorflow|keras|opensmile", files["requirements.txt"].decode())
+
+    # Another machine, which has the Space and no kit; the model and its code come from the Hub.
+    space = tmp_path / "space"
+    space.mkdir()
+    for name, content in files.items():
+        (space / name).write_bytes(content)
+    hub.requests.clear()
+    variables = environment(hub, None, tmp_path / "another home")
+    with serving(tmp_path, ["app.py"], space, variables) as served:
+        fetched = [path for _, path, _ in hub.requests if path.startswith("/me/voice/resolve/")]
+        assert [path for path in fetched if path.endswith("/model.skops")]
+        assert [path for path in fetched if path.endswith("/utils/listen.py")]
+        with opened(browser, served) as page:
+            assert "voice" in page.inner_text("#intro")
+            set_threshold(page, 0)
+            for clip in clips[:2]:
+                expected = model("lda", clip)
+                first = max(expected, key=expected.get)
+                send(page, clip)
+                expect(page.locator("#answer .answer")).to_have_text(
+                    f"{first}, {listen.percent(expected[first])}", timeout=60_000
+                )
+
+
+def test_a_private_model_has_a_private_page_also_if_that_fails_at_first(runs, hub, tmp_path):
+    hub.fail("POST", "/api/spaces/me/demo/commit/main", status=403)
+    options = ["--hub_model_id=me/secret", "--space=demo", "--hub_private_repo"]
+    line = publish(hub, tmp_path, runs / "lda", *options, expect=2).strip().splitlines()[-1]
+    assert "is published, its page is not" in line and "model.skops" in hub.files("me/secret")
+    assert "app.py" not in hub.files("me/demo", repo_type="space")
+    output = publish(hub, tmp_path, *line.split("python -m utils.hub ")[1].split())
+    assert "app.py" in hub.files("me/demo", repo_type="space")
+    assert hub.is_private("me/secret") and hub.is_private("me/demo", repo_type="space")
+    assert f"give its page a secret HF_TOKEN that may read it, at {hub.endpoint}/spaces/me/demo" in output
+
+
+def test_a_space_that_cannot_be_is_one_line_and_nothing_is_published(runs, hub, tmp_path):
+    options = [runs / "lda", "--hub_model_id=me/voice", "--space=somebody/demo"]
+    output = publish(hub, tmp_path, *options, expect=2)
+    assert len(output.strip().splitlines()) == 1
+    assert "--space somebody/demo: the token of me may not write there" in output
+    assert [len(repo.all_commits) for repo in hub.repos.values()] == [1], "the model's, empty"
+    hub.requests.clear()
+    output = publish(hub, tmp_path, knows_voices(runs, tmp_path), "--space=me/demo", expect=2)
+    assert "has to know a voice" in output and not hub.requests
+
+
+def test_the_spaces_of_other_models_need_their_own_library(runs):
+    from utils.space import space_files
+
+    for name, needed, others in (
+        ("wav2vec2", ("torch==2.13.0", "transformers==5.23.0"), "tensorflow|keras|skops|opensmile"),
+        ("cnn", ("tensorflow==2.21.0", "keras==3.15.1"), "torch|transformers|skops|opensmile"),
+    ):
+        text = space_files(listen.read_run(runs / name), "me/voice")["requirements.txt"].decode()
+        assert set(needed) <= set(text.split()) and not re.search(others, text)
+    run = listen.read_run(runs / "lda")
+    run["model"]["feature_set"] = "egemaps"
+    assert "opensmile" in space_files(run, "me/voice")["requirements.txt"].decode()
