@@ -139,6 +139,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
                 rows.append((file.name, None, str(error)))
         return None, rows, listen_html.file_table(rows, emotions, threshold / 100)
 
+    # What somebody sent who left before it was heard is deleted after five minutes (a look each minute)
     with Page(title="Emotion in a voice", analytics_enabled=False, delete_cache=(60, 300)) as page:
         gr.HTML(listen_html.introduction(name or folder.resolve().name, emotions, warnings), elem_id="intro")
         with gr.Tab("One clip"):
