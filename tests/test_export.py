@@ -78,7 +78,7 @@ def test_all_large_weights_are_bytes(folder):
 
 def test_convolutions_that_bear_no_8_bits_are_kept_in_16(folder, monkeypatch):
     kept = {path.name: path.read_bytes() for path in (folder / "onnx").iterdir()}
-    monkeypatch.setattr("utils.export.MIN_AGREEMENT", 2)  # never reached
+    monkeypatch.setattr("utils.export.MAX_CONVOLUTION_SHARE", -1000)
     assert export_onnx(folder, list(clips(2, 9_000))) == "float16"
     model = onnx.load(folder / "onnx" / FILES["int8"])
     cast = {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
