@@ -36,14 +36,10 @@ def is_main_process() -> bool:
 
 def run_script(main: Callable[[], None]) -> None:
     """Call `main`; a user's mistake or a full disk ends in one line and exit code 2, Ctrl-C in 130."""
-    logging.basicConfig(
-        level=logging.INFO if is_main_process() else logging.ERROR,
-        format="%(message)s",
-        stream=sys.stdout,
-    )
-    # The Hub client would report each of its HTTP requests.
-    for client in ("httpx", "httpx2"):
-        logging.getLogger(client).setLevel(logging.WARNING)
+    ours, others = (logging.INFO, logging.WARNING) if is_main_process() else (logging.ERROR, logging.ERROR)
+    # Of what libraries report, such as each request to the Hub, only what is amiss.
+    logging.basicConfig(level=others, format="%(message)s", stream=sys.stdout)
+    logger.setLevel(ours)
     try:
         main()
     except InputError as error:
