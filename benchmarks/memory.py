@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from joblib.externals import loky
 
 from utils import download, runtime, table
 from utils.corpora import CORPORA, Clip, parse_clip
@@ -154,6 +155,8 @@ def run(script: str, options: list[str], times: int, notes: Path) -> None:
                 setattr(owner, name, noted(section, work))
     sys.argv = [script, *options]
     runtime.run_script(module.main)
+    # A process of multiprocessing waits for those that joblib keeps ready, and these for five minutes.
+    loky.get_reusable_executor().shutdown()
 
 
 def measure(script: str, options: list[str], clips: Path, times: int) -> dict[str, float]:
