@@ -161,7 +161,7 @@ def _missing_bytes(file: BinaryIO, num_bytes: int) -> int:
 def file_digest(path: Path) -> str:
     """Return the XXH3 of a file's bytes as 32 hexadecimal digits, or "" if it cannot be read.
 
-    It tells contents apart as well as a cryptographic digest does, in a tenth of the time; nobody who could
+    It tells contents apart as well as a cryptographic digest does, in less time; nobody who could
     forge one gains anything by it.
     """
     try:

@@ -24,7 +24,7 @@ HOP_SECONDS = 0.25
 """From one window to the next, at least."""
 
 MAX_WINDOWS = 60
-"""Of a long clip: wav2vec2-base takes 0.1 s for each on two CPU cores. Its windows are further apart."""
+"""Of a long clip, whose windows are further apart: each is heard by the whole model."""
 
 DEFAULT_THRESHOLD = 0.5
 """Below it the answer is "I am not sure", where the run has not measured what that is worth."""
