@@ -6,6 +6,7 @@ Run: python -m pytest tests/test_readme.py
 import ast
 import functools
 import importlib
+import json
 import os
 import re
 import shlex
@@ -70,23 +71,39 @@ def test_each_command_is_understood(command, monkeypatch):
     importlib.import_module(script.stem).parse_arguments(options)
 
 
-def test_its_python_runs(tmp_path):
-    """The snippet that uses a model, on a demo run in the place of the real one."""
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory) -> Path:
+    """Of the command that a newcomer types first; its folder stands for that of the real run."""
+    folder = tmp_path_factory.mktemp("reader")
+    command = next(command for command in commands() if command.endswith("--demo"))
+    run = folder / "runs" / "wav2vec2"
+    words = [sys.executable, *shlex.split(command)[1:], f"--output_dir={run}"]
+    environment = os.environ | {"HF_HOME": str(folder / "cache")}
+    done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return run
+
+
+def test_the_demo_finds_what_it_promises(demo_run):
+    """Processors round differently, and that tells on 120 clips; other results are another model's."""
+    promised = float(re.search(r"with a test UAR of ([\d.]+) %", README)[1])
+    found = json.loads((demo_run / "metrics.json").read_text(encoding="utf-8"))["test"]["uar"]
+    assert 100 * found == pytest.approx(promised, abs=2.5)
+
+
+def test_its_python_runs(demo_run):
+    """The snippet that uses a model, on the demo's in the place of the real one."""
     [snippet] = [block for language, block in BLOCKS if language == "python" and "pipeline(" in block]
-    run = tmp_path / "runs" / "wav2vec2"
-    options = ["--demo", "--emotions", "sad", "angry", "--num_train_epochs=0", f"--output_dir={run}"]
-    environment = os.environ | {"HF_HOME": str(tmp_path / "cache")}
-    for command, folder in ((["train_wav2vec2.py", *options], PROJECT), (["-c", snippet], tmp_path)):
-        if folder == tmp_path:
-            speech = next(Path(demo.make_demo_corpus(tmp_path / "demo", num_speakers=2)).rglob("*.wav"))
-            (tmp_path / "speech.wav").write_bytes(speech.read_bytes())
-        done = subprocess.run(
-            [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+    folder = demo_run.parents[1]
+    speech = next(Path(demo.make_demo_corpus(folder / "demo", num_speakers=2)).rglob("*.wav"))
+    (folder / "speech.wav").write_bytes(speech.read_bytes())
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     answers = ast.literal_eval(done.stdout.strip().splitlines()[-1])
-    assert {answer["label"] for answer in answers} == {"sad", "angry"}
-    assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+    emotions = json.loads((demo_run / "metrics.json").read_text(encoding="utf-8"))["emotions"]
+    assert {answer["label"] for answer in answers} <= set(emotions)
+    scores = [answer["score"] for answer in answers]
+    assert scores == sorted(scores, reverse=True) and 0 < sum(scores) < 1 + 1e-5
 
 
 def test_the_leak_is_that_of_the_generated_tables():
