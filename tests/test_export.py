@@ -81,8 +81,9 @@ def test_a_whisper_beside_a_shout_is_heard_in_integers(folder, tmp_path):
     convolutions = model.base_model.feature_extractor
     hidden = torch.from_numpy(clips(2, 6_400))
     hidden[:, 3_200:] /= 100
-    _export(Convolutions(IntegerConvolutions(convolutions)), tmp_path / "convolutions.onnx")
-    [got] = open_session(tmp_path / "convolutions.onnx").run(None, {"input_values": hidden.numpy()})
+    path = tmp_path / "convolutions.onnx"
+    _export(Convolutions(IntegerConvolutions(convolutions)), path, in_integers=True)
+    [got] = open_session(path).run(None, {"input_values": hidden.numpy()})
     with torch.inference_mode():
         expected = convolutions(hidden).numpy()
     assert got.shape == expected.shape

@@ -31,8 +31,7 @@ FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 """Kind -> its file in `onnx/` of the run's folder."""
 
 NUM_TIMED, NUM_ROUNDS = 5, 3
-"""Clips on which files and classifier are timed, and how often. The threads of one spin on for a while
-when it has answered, in the way of the next one's first clip."""
+"""Clips on which the files and the classifier are timed, and how often."""
 
 MAX_CONVOLUTION_SHARE = 0.9
 """Of the error of the logits, what may come from convolutions in 8 bits. Where it is more, they are kept in
@@ -136,10 +135,10 @@ def _trace(folder: Path, path: Path, in_integers: bool = False) -> None:
         model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
     with warnings.catch_warnings():  # of shapes: the tests hear clips of several lengths
         warnings.simplefilter("ignore")
-        _export(model, path)
+        _export(model, path, in_integers)
 
 
-def _export(model: torch.nn.Module, path: Path) -> None:
+def _export(model: torch.nn.Module, path: Path, in_integers: bool) -> None:
     torch.onnx.export(
         _Logits(model),
         (torch.randn(2, SAMPLING_RATE),),
@@ -150,7 +149,7 @@ def _export(model: torch.nn.Module, path: Path) -> None:
         opset_version=17,
         dynamo=False,
         autograd_inlining=False,  # products of integers are written as such, not as what PyTorch computes
-        custom_opsets={"com.microsoft": 1},
+        custom_opsets={"com.microsoft": 1} if in_integers else {},
     )
 
 
@@ -255,6 +254,8 @@ def open_session(path: Path, num_threads: int = 0):
     options.intra_op_num_threads = num_threads
     # The convolutions' weights become floats when the file is opened, not at each clip.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Threads that spin while they wait gain nothing here, and on a busy machine stand in each other's way.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
