@@ -63,10 +63,10 @@ def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
     Both take `input_values` (num_clips, num_samples), float32 at 16 kHz as the feature extractor makes it, of
     clips of one length, and give `logits` (num_clips, num_emotions). In the second one the weights are int8,
     with a scale per output channel; the head's are float32. Matrix products of the transformer layers and
-    convolutions are computed in integers, all else in float32. Where the convolutions make more of the error
-    than `MAX_CONVOLUTION_SHARE`, their weights are float16 and they are computed in float32. The mean of the
-    error that is left is taken off the logits (Nagel et al. 2019, "Data-Free Quantization Through Weight
-    Equalization and Bias Correction", do so in each layer).
+    the feature extractor's convolutions are computed in integers, all else in float32. Where convolutions
+    make more of the error than `MAX_CONVOLUTION_SHARE`, their weights are float16 and they are computed in
+    float32. The mean of the error that is left is taken off the logits (Nagel et al. 2019, "Data-Free
+    Quantization Through Weight Equalization and Bias Correction", do so in each layer).
 
     Args:
         folder: the run's.
