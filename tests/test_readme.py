@@ -14,8 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import librosa
 import pytest
 from conftest import PROJECT
+from transformers import pipeline
 
 from utils import demo
 
@@ -100,10 +102,14 @@ def test_its_python_runs(demo_run):
     done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     answers = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    waveform, _ = librosa.load(folder / "speech.wav", sr=16_000)
+    everything = pipeline("audio-classification", model=str(demo_run))(waveform, top_k=None)
     emotions = json.loads((demo_run / "metrics.json").read_text(encoding="utf-8"))["emotions"]
-    assert {answer["label"] for answer in answers} <= set(emotions)
-    scores = [answer["score"] for answer in answers]
-    assert scores == sorted(scores, reverse=True) and 0 < sum(scores) < 1 + 1e-5
+    assert {answer["label"] for answer in everything} == set(emotions)
+    assert sum(answer["score"] for answer in everything) == pytest.approx(1, abs=1e-5)
+    assert [answer["label"] for answer in answers] == [answer["label"] for answer in everything[:3]]
+    for got, expected in zip(answers, everything[:3], strict=True):
+        assert got["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
 def test_the_leak_is_that_of_the_generated_tables():

@@ -80,18 +80,21 @@ def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as scratch:
         floats, integers = Path(scratch) / FILES["fp32"], Path(scratch) / "integers.onnx"
-        _trace(folder, floats)
-        _trace(folder, integers, in_integers=True)
+        model = _classifier(folder)
+        _export(model, floats, in_integers=False)
+        model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
+        _export(model, integers, in_integers=True)
         values = _input_values(folder, waveforms)
-        expected, errors = _logits(floats, values), {}
+        expected, corrections, errors = _logits(floats, values), {}, {}
         for convolutions, traced in (("float16", floats), ("int8", integers)):
             path = Path(scratch) / convolutions
             _quantize(traced, path, convolutions)
             apart = expected - _logits(path, values)
-            _add_to_logits(path, apart.mean(axis=0))
+            corrections[convolutions] = apart.mean(axis=0)
             errors[convolutions] = np.abs(apart - apart.mean(axis=0)).mean()
         in_16_bits = errors["float16"] < (1 - MAX_CONVOLUTION_SHARE) * errors["int8"]
         convolutions = "float16" if in_16_bits else "int8"
+        _add_to_logits(Path(scratch) / convolutions, corrections[convolutions])
         floats.replace(target / floats.name)
         (Path(scratch) / convolutions).replace(target / FILES["int8"])
     return convolutions
@@ -121,7 +124,8 @@ class _Logits(torch.nn.Module):
         return self.model(input_values).logits
 
 
-def _trace(folder: Path, path: Path, in_integers: bool = False) -> None:
+def _classifier(folder: Path) -> torch.nn.Module:
+    """Return the classifier of a run's folder as it is traced."""
     model = AutoModelForAudioClassification.from_pretrained(folder, attn_implementation="eager").eval()
     for module in model.modules():  # weight norm is computed once and for all
         if torch.nn.utils.parametrize.is_parametrized(module, "weight"):
@@ -131,26 +135,24 @@ def _trace(folder: Path, path: Path, in_integers: bool = False) -> None:
         head.weight[:] = model.classifier.weight @ model.projector.weight
         head.bias[:] = model.classifier(model.projector.bias)
     model.projector, model.classifier = head, torch.nn.Identity()
-    if in_integers:
-        model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
-    with warnings.catch_warnings():  # of shapes: the tests hear clips of several lengths
-        warnings.simplefilter("ignore")
-        _export(model, path, in_integers)
+    return model
 
 
 def _export(model: torch.nn.Module, path: Path, in_integers: bool) -> None:
-    torch.onnx.export(
-        _Logits(model),
-        (torch.randn(2, SAMPLING_RATE),),
-        path,
-        input_names=["input_values"],
-        output_names=["logits"],
-        dynamic_axes={"input_values": {0: "clip", 1: "sample"}, "logits": {0: "clip"}},
-        opset_version=17,
-        dynamo=False,
-        autograd_inlining=False,  # products of integers are written as such, not as what PyTorch computes
-        custom_opsets={"com.microsoft": 1} if in_integers else {},
-    )
+    with warnings.catch_warnings():  # of shapes: the tests hear clips of several lengths
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Logits(model),
+            (torch.randn(2, SAMPLING_RATE),),
+            path,
+            input_names=["input_values"],
+            output_names=["logits"],
+            dynamic_axes={"input_values": {0: "clip", 1: "sample"}, "logits": {0: "clip"}},
+            opset_version=17,
+            dynamo=False,
+            autograd_inlining=False,  # products of integers are written as such, not as what PyTorch computes
+            custom_opsets={"com.microsoft": 1} if in_integers else {},
+        )
 
 
 def _quantize(path: Path, target: Path, convolutions: str) -> None:
