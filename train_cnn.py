@@ -36,7 +36,7 @@ from keras import layers, ops
 from tqdm.auto import tqdm
 
 from utils import report, runs
-from utils.audio import SAMPLING_RATE
+from utils.audio import SAMPLING_RATE, Waveforms
 from utils.audit import audit, explain
 from utils.calibration import describe_scaling
 from utils.card import write_card
@@ -302,9 +302,8 @@ def describe_layers(classifier: keras.Model) -> list[tuple[str, str, str]]:
 
 def predict(classifier: keras.Model, dataset, description: str) -> np.ndarray:
     """Return probabilities (num_clips, num_emotions) of whole clips, one at a time, as a user has them."""
-    rows = dataset.with_format("numpy")
     return np.concatenate(
-        [classifier.predict_on_batch(row["waveform"][None]) for row in tqdm(rows, description)]
+        [classifier.predict_on_batch(waveform[None]) for waveform in tqdm(Waveforms(dataset), description)]
     ).astype(np.float64)
 
 

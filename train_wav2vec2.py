@@ -50,7 +50,7 @@ from transformers import (
 )
 
 from utils import report, runs
-from utils.audio import MIN_SECONDS, SAMPLING_RATE
+from utils.audio import MIN_SECONDS, SAMPLING_RATE, Waveforms
 from utils.audit import audit, explain
 from utils.batches import Clips
 from utils.card import write_card
@@ -65,6 +65,8 @@ from utils.encoder import (
     count_frames,
     freeze_all_but_last,
     is_head,
+    leave_out_last_state,
+    num_used_layers,
     predict,
     unpadded_logits,
 )
@@ -346,7 +348,9 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
     if arguments.from_config:
         config = Wav2Vec2Config(**SIZES[arguments.from_config], **settings)
         extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
-        return AutoModelForAudioClassification.from_config(config), extractor
+        model = AutoModelForAudioClassification.from_config(config)
+        leave_out_last_state(model)
+        return model, extractor
     name = arguments.model_name_or_path
     try:
         extractor = AutoFeatureExtractor.from_pretrained(name)
@@ -379,6 +383,7 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
             f"--model_name_or_path {name}: has no weights for {len(missing)} parts of its encoder "
             f"({missing[0]}, ...)"
         )
+    leave_out_last_state(model)
     return model, extractor
 
 
@@ -472,16 +477,18 @@ def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | N
         source = f"a randomly initialised {arguments.from_config} wav2vec2 encoder"
     else:
         source = f"the {model.config.model_type} encoder `{Path(arguments.model_name_or_path).name}`"
-    num_layers = model.config.num_hidden_layers
+    num_layers, last = model.config.num_hidden_layers, num_used_layers(model.config)
+    if last < num_layers:
+        source += " (its last layer is left out: transformers' versions differ in what they make of it)"
     if kept == "probe":
         heard = (
             "the average of its layers" if probe.layer is None else f"its layer {probe.layer} of {num_layers}"
         )
         return f"{source}, left as it was, with a linear classifier on {heard}, averaged over time"
-    tuned = (
-        f"the last {arguments.unfreeze_layers} of {num_layers} transformer layers were tuned, the rest "
-        "stayed frozen"
-    )
+    which = f"the last {arguments.unfreeze_layers}"
+    if last < num_layers:
+        which = f"layers {last - arguments.unfreeze_layers + 1} to {last}"
+    tuned = f"{which} of {num_layers} transformer layers were tuned, the rest stayed frozen"
     if arguments.parameter_efficient == "lora":
         tuned = f"low-rank adapters (LoRA, rank {arguments.lora_rank}) tuned its layers and are merged in"
     return (
@@ -618,7 +625,7 @@ def main() -> None:
     begun = time.perf_counter()
     frames = None
     if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
-        num_layers = model.config.num_hidden_layers - model_args.unfreeze_layers
+        num_layers = num_used_layers(model.config) - model_args.unfreeze_layers
         num_frames = count_frames(model, table["num_samples"])
         with args.main_process_first(desc="making room for frames"):
             frames = Frames(
@@ -825,10 +832,10 @@ def main() -> None:
         validation_clips = final[final["split"] == "validation"]
         stored = export_onnx(run_folder, report.pick_waveforms(validation_clips, waveforms, emotions)[0])
         heard_last = last[last["split"] == "test"]
-        audio = waveforms.with_format("numpy")
+        audio = Waveforms(waveforms)
         metrics["onnx"] = compare_onnx(
             run_folder,
-            [audio[int(row)]["waveform"] for row in heard_last.index],
+            [audio[row] for row in heard_last.index],
             # The model that is saved beside scores of folds has heard these clips.
             heard_last["emotion"].map(emotions.index).tolist() if len(models) == 1 else None,
         ) | {"convolutions": stored}

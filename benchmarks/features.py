@@ -22,7 +22,7 @@ import librosa
 import numpy as np
 
 from utils import contours, features, voice
-from utils.audio import SAMPLING_RATE, decode_files, file_digest, read_waveform
+from utils.audio import SAMPLING_RATE, Waveforms, decode_files, file_digest, read_waveform
 from utils.download import find_corpora
 from utils.runtime import describe_device, logger, run_script
 
@@ -91,7 +91,7 @@ def on_all_cores(pool: joblib.Parallel, describe: Callable, clips) -> None:
 
 
 def one_chunk(describe: Callable, clips, chunk: slice) -> None:
-    one_by_one(describe, clips[chunk] if isinstance(clips, list) else clips[chunk]["waveform"])
+    one_by_one(describe, [clips[row] for row in range(len(clips))[chunk]])
 
 
 def one_by_one(describe: Callable, clips) -> None:
@@ -125,7 +125,7 @@ def main() -> None:
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with joblib.Parallel(n_jobs=num_cores) as pool, tempfile.TemporaryDirectory() as folder:
         rows = decode_files(files, [file_digest(file) for file in files], Path(folder), "ravdess")
-        rows = rows.select_columns("waveform").with_format("numpy")
+        rows = Waveforms(rows)
         on_all_cores(pool, full, rows)  # its processes have started, and imported what they need
         contests = {
             "spectral functionals that librosa has": {

@@ -21,6 +21,7 @@ from utils.corpora import CORPORA
 from utils.dataset import build_dataset
 from utils.download import find_corpora
 from utils.embed import embed
+from utils.encoder import num_used_layers
 from utils.labels import choose_emotions
 from utils.probe import fit_probes
 from utils.runtime import cache_folder, describe_device, logger, run_script
@@ -75,7 +76,7 @@ def main() -> None:
 
     logger.setLevel(logging.WARNING)
     dataset = build_dataset(next(iter(folds.values())), waveforms, emotions)
-    for num_layers in sorted({ModelArguments.unfreeze_layers, model.config.num_hidden_layers}):
+    for num_layers in sorted({ModelArguments.unfreeze_layers, num_used_layers(model.config)}):
         model_args = ModelArguments(from_config=args.from_config, unfreeze_layers=num_layers)
         tuning = time_fine_tuning(model_args, dataset, emotions)
         print(

@@ -89,7 +89,7 @@ def measure(size: str, note: Path) -> None:
         fine_tune,
     )
     from utils.embed import embed
-    from utils.encoder import count_frames
+    from utils.encoder import count_frames, num_used_layers
     from utils.frames import Frames
     from utils.tuned import FrozenClips
 
@@ -115,7 +115,7 @@ def measure(size: str, note: Path) -> None:
         waveforms = Dataset.from_dict({"waveform": list(noise)})
 
         num_samples, digests = [3 * SAMPLING_RATE] * len(noise), [str(row) for row in range(len(noise))]
-        layer = model.config.num_hidden_layers - model_args.unfreeze_layers
+        layer = num_used_layers(model.config) - model_args.unfreeze_layers
         with PartialState().main_process_first():
             num_frames = count_frames(model, num_samples)
             frames = Frames(note.parent / "frozen", layer, num_frames, model.config.hidden_size)

@@ -43,14 +43,14 @@ from transformers import (
 )
 
 from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, build_trainer
-from utils.audio import SAMPLING_RATE
+from utils.audio import SAMPLING_RATE, Waveforms
 from utils.augment import augment
 from utils.batches import Clips, EqualLengthSampler
 from utils.corpora import CORPORA
 from utils.dataset import build_dataset
 from utils.download import find_corpora
 from utils.embed import embed
-from utils.encoder import count_frames
+from utils.encoder import count_frames, num_used_layers
 from utils.frames import Frames
 from utils.labels import choose_emotions
 from utils.runtime import cache_folder, describe_device, logger, run_script
@@ -262,11 +262,11 @@ def frozen_padding(num_frames: np.ndarray) -> float:
 
 def augmented_padding(dataset, sampler: EqualLengthSampler) -> tuple[float, float]:
     """Return silence that fills up quickened clips / real samples, and the share of samples that is cut."""
-    rows = dataset["train"].select_columns("waveform").with_format("numpy")
+    rows = Waveforms(dataset["train"])
     filled = real = whole = 0
     for index, num_samples, epoch in sampler:
         generator = np.random.default_rng((0, epoch, index))
-        length = len(augment(rows[index]["waveform"], generator, SAMPLING_RATE))
+        length = len(augment(rows[index], generator, SAMPLING_RATE))
         real += min(length, num_samples)
         filled += max(0, num_samples - length)
         whole += length
@@ -367,7 +367,7 @@ def measure(args, model, extractor, table, clips, waveforms, folder: Path) -> No
     labels, lengths = clips["label"][:], table["num_samples"].tolist()
     on_gpu = torch.cuda.is_available()
     model.to("cuda" if on_gpu else "cpu")
-    layer = model.config.num_hidden_layers - ModelArguments.unfreeze_layers
+    layer = num_used_layers(model.config) - ModelArguments.unfreeze_layers
     num_frames = count_frames(model, lengths)
     seconds = []
     for name in ("warm-up", "whole", "short"):

@@ -72,23 +72,32 @@ a.download { display: inline-block; margin: .6rem 0; text-decoration: underline;
 """
 
 
+LOOKS = {
+    # Fonts that the visitor has: none is fetched from elsewhere.
+    "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    "css": CSS,
+}
+LAUNCH = {"enable_monitoring": False, "ssr_mode": False, "max_file_size": MAX_FILE_BYTES}
+
+# Gradio 6 takes at the launch what Gradio 5, which Kaggle has, takes with the page.
+IS_GRADIO_5 = gr.__version__.startswith("5.")
+if IS_GRADIO_5:
+    AT_CONSTRUCTION, AT_LAUNCH = LOOKS, LAUNCH | {"show_api": False}
+    NO_API, NO_BUTTONS = {"api_name": False}, {"show_download_button": False, "show_share_button": False}
+else:
+    # Without a history: each answer would be kept in the visitor's browser.
+    AT_CONSTRUCTION, AT_LAUNCH = {}, LOOKS | LAUNCH | {"run_history": False, "footer_links": []}
+    NO_API, NO_BUTTONS = {"api_visibility": "private"}, {"buttons": []}
+
+
 class Page(gr.Blocks):
-    """Blocks with looks and privacy of their own, whoever launches them: Gradio takes both at the launch."""
+    """Blocks with looks and privacy of their own, whoever launches them."""
+
+    def __init__(self, **options):
+        super().__init__(**(AT_CONSTRUCTION | options))
 
     def launch(self, **options):
-        own = {
-            # Fonts that the visitor has: none is fetched from elsewhere.
-            "theme": gr.themes.Default(
-                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-            ),
-            "css": CSS,
-            "run_history": False,  # or each answer would be kept in the visitor's browser
-            "footer_links": [],
-            "enable_monitoring": False,
-            "ssr_mode": False,
-            "max_file_size": MAX_FILE_BYTES,
-        }
-        return super().launch(**(own | options))
+        return super().launch(**(AT_LAUNCH | options))
 
 
 def build_page(folder: Path, name: str | None = None) -> Page:
@@ -149,7 +158,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
                         sources=["microphone"],
                         type="filepath",
                         editable=False,
-                        buttons=[],
+                        **NO_BUTTONS,
                         label=f"Record one voice, up to {MAX_SECONDS} s",
                         elem_id="recording",
                     )
@@ -171,8 +180,8 @@ def build_page(folder: Path, name: str | None = None) -> Page:
             gr.Markdown(f"{listen.describe_test(run)}\n\n{limits}", elem_id="limits")
 
         # One clip at a time, so that visitors do not slow each other down; no event is offered as an API.
-        model = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-        words = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+        model = {"concurrency_id": "model", "concurrency_limit": 1} | NO_API
+        words = {"show_progress": "hidden", "trigger_mode": "always_last"} | NO_API
         for event, sent in ((recording.stop_recording, recording), (file.upload, file)):
             event(
                 listen_to_clip,
@@ -246,9 +255,9 @@ def threshold_slider(run: dict, test) -> gr.Slider:
         lambda percents: listen_html.note(listen.describe_threshold(test, percents / 100)),
         slider,
         note,
-        api_visibility="private",
         show_progress="hidden",
         trigger_mode="always_last",
+        **NO_API,
     )
     return slider
 

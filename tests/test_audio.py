@@ -16,7 +16,7 @@ import soundfile
 from conftest import PROJECT
 
 from utils import audio
-from utils.audio import MAX_FILE_BYTES, AudioError, decode_files, file_digest, read_waveform
+from utils.audio import MAX_FILE_BYTES, AudioError, Waveforms, decode_files, file_digest, read_waveform
 
 HERTZ = 440
 
@@ -347,10 +347,10 @@ def test_a_corpus_is_decoded_row_by_row_and_a_bad_file_is_reported(files, tmp_pa
     dataset = decode(files, tmp_path / "new" / "cache")
     assert dataset.column_names == ["waveform", "problem"]
     assert dataset["problem"][:] == ["", "", "truncated: its last 100 bytes are missing", ""]
-    for path, row in zip(files, dataset.with_format("numpy"), strict=True):
-        expected = np.zeros(0) if row["problem"] else read_waveform(path)
-        assert row["waveform"].dtype == np.float32
-        assert np.array_equal(row["waveform"], expected)
+    for path, problem, waveform in zip(files, dataset["problem"], Waveforms(dataset), strict=True):
+        expected = np.zeros(0) if problem else read_waveform(path)
+        assert waveform.dtype == np.float32
+        assert np.array_equal(waveform, expected)
 
 
 def test_the_second_run_reads_the_cache_and_not_the_files(files, tmp_path):

@@ -20,6 +20,7 @@ from conftest import PROJECT
 from scipy import stats
 
 from utils import data_plots, explore, plots
+from utils.audio import Waveforms
 from utils.data_page import Data, is_page, write_page
 from utils.data_stats import compare_emotions, map_clips, over_speakers, separation_of
 from utils.data_tables import LOUDNESS, MEASURES, PITCH, left_out_words, number, p_text, words_on_tests
@@ -284,9 +285,9 @@ def test_what_cannot_be_measured_is_nan():
 
 def test_clips_have_the_measures_of_their_own_waveform(demo, tmp_path):
     clips = demo.corpora["demo"]
-    heard = demo.waveforms.with_format("numpy")
+    waveforms = Waveforms(demo.waveforms)
     for row in clips.iloc[[0, 57, 119]].itertuples():
-        expected = prosody(heard[int(row.Index)]["waveform"])
+        expected = prosody(waveforms[row.Index])
         for name, value in expected.items():
             assert getattr(row, name) == pytest.approx(value, rel=1e-4, abs=1e-4)
     own = clips.groupby("speaker")["pitch_relative_semitones"].median()

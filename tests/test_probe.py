@@ -17,6 +17,7 @@ from test_encoder import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
 from utils.embed import hidden_states, layer_means
+from utils.encoder import num_used_layers
 from utils.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
@@ -110,7 +111,9 @@ def test_pipeline_gives_the_probabilities_of_scikit_learn_on_real_files(encoder,
     ]
     means = layer_means(*hidden_states(model, values)).numpy()
     labels = np.arange(len(values)) % NUM_LABELS
-    features = means.mean(axis=1) if layer is None else means[:, layer]
+    used = num_used_layers(model.config) + 1
+    layer = layer and min(layer, used - 1)
+    features = means[:, :used].mean(axis=1) if layer is None else means[:, layer]
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, labels)
 
     scaler, regression = reference[0], reference[1]

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,10 @@ SCRIPTS = {
     "cnn": ["train_cnn.py", "--emotions", "sad", "angry", "--epochs=1"],
     "baselines": ["train_baselines.py", "--emotions", "sad", "angry", "--models=lda", "--features=mfcc"],
 }
+
+IS_GRADIO_5 = metadata.version("gradio").startswith("5.")
+# Its own page asks for this script, which fits a page into a Space's frame; Gradio 6 no longer does.
+FOREIGN = ["https://cdnjs.cloudflare.com/ajax/libs/iframe-resizer/"] if IS_GRADIO_5 else []
 
 FLAGS = [
     "--no-sandbox",
@@ -145,7 +150,8 @@ def opened(browser, served, width: int = 1280):
     yield page
     page.close()
     assert len(asked) > 3 and not mistakes
-    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    allowed = (address, "data:", "blob:", *FOREIGN)
+    assert not [url for url in asked if not url.startswith(allowed)]
     assert files.is_dir() and not left_in(files)
 
 
@@ -385,7 +391,8 @@ def test_it_offers_no_api_and_no_history(served):
         assert json.load(answered)["named_endpoints"] == {}
     with urllib.request.urlopen(f"{served[0]}config") as answered:
         config = json.load(answered)
-    assert config["run_history"] is False and config["analytics_enabled"] is False
+    assert config["analytics_enabled"] is False
+    assert IS_GRADIO_5 or config["run_history"] is False  # Gradio 5 has none
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -497,6 +504,11 @@ def publish(hub, home: Path, *options, expect=0, token=TOKEN) -> str:
     return output
 
 
+def pins(*packages: str) -> set[str]:
+    """Requirements for the versions that are installed here, and made the runs."""
+    return {f"{package}=={metadata.version(package).split('+')[0]}" for package in packages}
+
+
 def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model, tmp_path):
     output = publish(hub, tmp_path, runs / "lda", "--hub_model_id=me/voice", "--space=me/demo")
     assert f"Published: {hub.endpoint}/spaces/me/demo\n" in output
@@ -509,7 +521,7 @@ def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model,
     assert f"\ngradio=={front['sdk_version']}\n" in pinned and front["app_file"] == "app.py"
     assert front["models"] == ["me/voice"] and front["python_version"] == f"3.{sys.version_info.minor}"
     requirements = files["requirements.txt"].decode().split()
-    assert {"scikit-learn==1.9.1", "skops==0.16.0"} <= set(requirements)
+    assert pins("scikit-learn", "skops") <= set(requirements)
     assert not re.search("torch|tensorflow|keras|opensmile", files["requirements.txt"].decode())
 
     # Another machine, which has the Space and no kit; the model and its code come from the Hub.
@@ -563,11 +575,11 @@ def test_the_spaces_of_other_models_need_their_own_library(runs):
     from utils.space import space_files
 
     for name, needed, others in (
-        ("wav2vec2", ("torch==2.13.0", "transformers==5.23.0"), "tensorflow|keras|skops|opensmile"),
-        ("cnn", ("tensorflow==2.21.0", "keras==3.15.1"), "torch|transformers|skops|opensmile"),
+        ("wav2vec2", pins("torch", "transformers"), "tensorflow|keras|skops|opensmile"),
+        ("cnn", pins("tensorflow", "keras"), "torch|transformers|skops|opensmile"),
     ):
         text = space_files(listen.read_run(runs / name), "me/voice")["requirements.txt"].decode()
-        assert set(needed) <= set(text.split()) and not re.search(others, text)
+        assert needed <= set(text.split()) and not re.search(others, text)
     run = listen.read_run(runs / "lda")
     run["model"]["feature_set"] = "egemaps"
     assert "opensmile" in space_files(run, "me/voice")["requirements.txt"].decode()

@@ -269,6 +269,23 @@ def decode_files(
     return Dataset.from_file(str(entry))
 
 
+class Waveforms(Sequence):
+    """The `waveform` column of a Dataset: `waveforms[row]` is float32 (num_samples,), NumPy, read-only.
+
+    Datasets has a NumPy format of its own, but before 4.8.4 it looks for torchvision's video reader whenever
+    torchvision is loaded, and torchvision 0.26 has none (huggingface/datasets#8085).
+    """
+
+    def __init__(self, dataset: "Dataset"):
+        self._rows = dataset.select_columns("waveform").with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._rows[int(row)]["waveform"][0].values.to_numpy()
+
+
 def _decode_all(paths: Sequence[Path], digests: Sequence[str]) -> Iterator[tuple[np.ndarray, str]]:
     """Yield (waveform, problem) of each file, while up to two batches of others are decoded."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from utils.audio import Waveforms
 from utils.corpora import CORPORA
 from utils.errors import describe_errors
 from utils.explain import clearest_clips
@@ -73,9 +74,9 @@ def explain(
     from utils import plots
 
     (folder / "figures").mkdir(exist_ok=True)
-    audio = waveforms.with_format("numpy")
+    audio = Waveforms(waveforms)
     for emotion, position in clearest_clips(predictions, emotions).items():
-        clip, waveform = predictions.iloc[position], audio[int(predictions.index[position])]["waveform"]
+        clip, waveform = predictions.iloc[position], audio[predictions.index[position]]
         title = f"What “{emotion}” rests on in {clip['clip']} ({clip['speaker']})"
         figure = draw(waveform, emotions.index(emotion), title)
         plots.save(figure, folder / "figures" / f"explained_{emotion}.png")

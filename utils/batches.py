@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from utils.audio import SAMPLING_RATE
+from utils.audio import SAMPLING_RATE, Waveforms
 from utils.augment import augment
 
 LENGTH_JITTER = 0.02
@@ -72,25 +72,25 @@ class Clips(torch.utils.data.Dataset):
     def __init__(self, dataset, feature_extractor, augmented: bool = False, seed: int = 0):
         self.lengths = np.asarray(dataset["num_samples"])
         self.labels = np.asarray(dataset["label"])
-        self.dataset = dataset.select_columns(["waveform", "label"]).with_format("numpy")
+        self.waveforms = Waveforms(dataset)
         self.feature_extractor = feature_extractor
         self.augmented = augmented
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.waveforms)
 
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict:
         index, num_samples, epoch = key if isinstance(key, tuple) else (key, None, None)
-        row = self.dataset[index]
-        waveform = row["waveform"]
+        waveform = self.waveforms[index]
         if num_samples is not None:
             generator = np.random.default_rng((self.seed, epoch, index))
             if self.augmented:
                 waveform = augment(waveform, generator, SAMPLING_RATE)
             waveform = _fit(waveform, num_samples, generator)
         features = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE)
-        return {"input_values": torch.as_tensor(features["input_values"][0]), "label": int(row["label"])}
+        values = torch.as_tensor(features["input_values"][0])
+        return {"input_values": values, "label": int(self.labels[index])}
 
 
 def _fit(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:

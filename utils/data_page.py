@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.preprocessing import StandardScaler
 
 from utils import data_plots, plots
-from utils.audio import SAMPLING_RATE
+from utils.audio import SAMPLING_RATE, Waveforms
 from utils.corpora import CORPORA
 from utils.data_stats import MIN_SPEAKERS, compare_emotions, map_clips, separation_of
 from utils.data_tables import (
@@ -75,8 +75,8 @@ def draw_examples(clips: pd.DataFrame, waveforms: "Dataset") -> tuple[Figure, st
     emotions = data_plots.emotions_of(clips)
     chosen = example_clips(clips.assign(label=clips["emotion"].map(emotions.index)))
     rows = clips.iloc[list(chosen.values())]
-    heard = waveforms.with_format("numpy")
-    sounds = {row.emotion: heard[int(row.Index)]["waveform"] for row in rows.itertuples()}
+    heard = Waveforms(waveforms)
+    sounds = {row.emotion: heard[row.Index] for row in rows.itertuples()}
     if rows["speaker"].nunique() == rows["text"].nunique() == 1:
         words = f"All by {rows['speaker'].iloc[0]}: “{rows['text'].iloc[0]}”."
     else:

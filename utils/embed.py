@@ -18,7 +18,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from utils.audio import DECODING_VERSION, SAMPLING_RATE
+from utils.audio import DECODING_VERSION, SAMPLING_RATE, Waveforms
+from utils.encoder import layer_output, num_used_layers
 from utils.frames import Frames
 from utils.machines import from_other_disks
 from utils.runtime import logger, write_bytes
@@ -90,11 +91,28 @@ def hidden_states(
         mask = (torch.arange(values.shape[1]) < lengths[:, None]).long().to(values.device)
     convolutions, layers = base.feature_extractor, base.encoder.layers
     base.feature_extractor = UnpaddedConvolutions(convolutions, lengths.tolist())
-    base.encoder.layers = layers[:num_layers]
+    base.encoder.layers = layers[: None if num_layers is None else max(num_layers, 1)]
+    # Not with `output_hidden_states`, whose last state depends on the version (see `num_used_layers`).
+    states = []
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda layer, args, options: states.append(args[0] if args else options["hidden_states"]),
+            with_kwargs=True,
+        )
+        for layer in base.encoder.layers
+    ]
+    hooks += [
+        base.encoder.layers[-1].register_forward_hook(
+            lambda layer, args, output: states.append(layer_output(output))
+        )
+    ]
     try:
-        states = base(values, attention_mask=mask, output_hidden_states=True).hidden_states
+        base(values, attention_mask=mask)
     finally:
         base.feature_extractor, base.encoder.layers = convolutions, layers
+        for hook in hooks:
+            hook.remove()
+    states = tuple(states[: None if num_layers is None else num_layers + 1])
     return states, base._get_feat_extract_output_lengths(lengths).to(values.device)
 
 
@@ -114,7 +132,8 @@ def embed(
     cache_dir: Path,
     frames: Frames | None = None,
 ) -> np.ndarray:
-    """Return the time means of all hidden states of many clips; compute those that no earlier run kept.
+    """Return the time means of the hidden states of many clips that a head can rest on (see
+    `encoder.num_used_layers`); compute those that no earlier run kept.
 
     In float32, on a GPU too: it is one pass, and what learns from it is scored in float32 later. With several
     processes, on one machine or on several, each computes its share, and all get the whole result. A killed
@@ -131,7 +150,7 @@ def embed(
             of the first layers alone.
 
     Returns:
-        float32 (num_clips, num_hidden_layers + 1, hidden_size), mapped into memory: 40 KB per clip of a base
+        float32 (num_clips, num_used_layers + 1, hidden_size), mapped into memory: 40 KB per clip of a base
         encoder.
     """
     state = PartialState()
@@ -168,7 +187,7 @@ def embed(
             _fill(frames, rows, states, num_frames)
     state.wait_for_everyone()
     _fetch(folder, frames)
-    return _map_means(folder, digests)
+    return _map_means(folder, digests)[:, : num_used_layers(model.config) + 1]
 
 
 def _encode(
@@ -184,13 +203,12 @@ def _encode(
     state = PartialState()
     mine = rows[state.process_index :: state.num_processes]
     budget = MAX_SAMPLES_PER_BATCH if model.device.type == "cuda" else 0
-    clips = waveforms.select_columns("waveform").with_format("numpy")
+    clips = Waveforms(waveforms)
     disable = None if state.is_main_process else True
     with tqdm(total=len(mine), desc=description, unit="clip", disable=disable) as progress:
         for batch in _batches(mine, num_samples, budget):
             values = [
-                feature_extractor(clips[row]["waveform"], sampling_rate=SAMPLING_RATE)["input_values"][0]
-                for row in batch
+                feature_extractor(clips[row], sampling_rate=SAMPLING_RATE)["input_values"][0] for row in batch
             ]
             on_device = [torch.as_tensor(each).to(model.device) for each in values]
             yield batch, *hidden_states(model, on_device, num_layers)

@@ -17,13 +17,42 @@ HEAD = ("projector", "classifier", "layer_weights")
 """The parts of a stock classifier that are not the encoder."""
 
 
+LEFT_OUT = -30.0
+"""Layer weight of a hidden state that the head leaves out: a softmax makes 1e-13 of it."""
+
+
 def is_head(parameter_name: str) -> bool:
     """True for the parameters of the classification head and of the layer-weighted sum."""
     return parameter_name.split(".")[0] in HEAD
 
 
+def num_used_layers(config) -> int:
+    """Return how many transformer layers of an encoder a head can rest on.
+
+    All, unless a layer norm follows the last one (XLS-R, WavLM-large, HuBERT-large): the last hidden state is
+    what that norm returns in transformers up to 5.15, and what it is given in later versions. A classifier
+    that rests on it gives other logits in another version, so the state after the last layer is left out.
+
+    Args:
+        config: of a stock classifier over raw waveforms.
+    """
+    return config.num_hidden_layers - bool(getattr(config, "do_stable_layer_norm", False))
+
+
+@torch.no_grad()
+def leave_out_last_state(model: torch.nn.Module) -> None:
+    """Give no weight in a stock classifier's sum of layers to states after its `num_used_layers`."""
+    model.layer_weights[num_used_layers(model.config) + 1 :] = LEFT_OUT
+
+
+def layer_output(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return the hidden states that a transformer layer gave. It gives a tuple in transformers up to 5.15,
+    and in WavLM in every version."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.nn.Module]:
-    """Leave the head and the last `num_layers` transformer layers trainable.
+    """Leave the head and the last `num_layers` of the `num_used_layers` trainable.
 
     Returns:
         the frozen modules; they belong in eval mode during training too, for dropout in a part that
@@ -33,18 +62,19 @@ def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.n
         InputError: the encoder has fewer layers.
     """
     base = model.base_model
-    layers = base.encoder.layers
-    if not 0 <= num_layers <= len(layers):
+    layers, num_used = base.encoder.layers, num_used_layers(model.config)
+    if not 0 <= num_layers <= num_used:
         raise InputError(
-            f"--unfreeze_layers {num_layers}: expected 0 to {len(layers)}, the encoder's number of layers"
+            f"--unfreeze_layers {num_layers}: expected 0 to {num_used}, the number of layers that the head "
+            "can rest on"
         )
     model.freeze_feature_encoder()  # also tells it not to ask for gradients of its input
     base.requires_grad_(False)
-    kept = len(layers) - num_layers
-    for layer in layers[kept:]:
+    kept = num_used - num_layers
+    for layer in layers[kept:num_used]:
         layer.requires_grad_(True)
     frozen = [base.feature_extractor, base.feature_projection, base.encoder.pos_conv_embed]
-    frozen += list(layers[:kept])
+    frozen += [*layers[:kept], *layers[num_used:]]
     if kept:
         frozen.append(base.encoder.dropout)  # it stands before the first layer
     return frozen
@@ -70,10 +100,14 @@ def add_lora(model: torch.nn.Module, rank: int):
         2022, "LoRA: Low-Rank Adaptation of Large Language Models").
     """
     from peft import LoraConfig, LoraModel
+    from peft.tuners.lora import Linear
 
     settings = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["intermediate_dense", "output_dense"]
     )
+    # The class that peft chooses anyway. Named, it is taken without a look at torchao, of which Colab has a
+    # version that peft refuses (its guide to custom models, "dynamic dispatch").
+    settings._register_custom_module({torch.nn.Linear: Linear})
     model.freeze_feature_encoder()  # tells it not to ask for gradients of its input
     adapted = LoraModel(model, settings, "default")
     for name, parameter in model.named_parameters():

@@ -23,7 +23,7 @@ import soxr
 from scipy.ndimage import uniform_filter1d
 from tqdm.auto import tqdm
 
-from utils.audio import DECODING_VERSION, SAMPLING_RATE, SILENCE_PEAK
+from utils.audio import DECODING_VERSION, SAMPLING_RATE, SILENCE_PEAK, Waveforms
 from utils.contours import FLOOR_DB, NUM_MELS, contours
 from utils.runtime import InputError, is_main_process, write_bytes
 from utils.voice import HOP, TINY, TRIM_DB, decibel, spectra, speech_part, track_pitch
@@ -114,7 +114,7 @@ def extract_table(
         return np.load(path, allow_pickle=False)
 
     # What is sent to the other processes is where the waveforms are: they map them into their own memory.
-    rows = waveforms.select_columns("waveform").with_format("numpy")
+    rows = Waveforms(waveforms)
     chunks = (range(start, min(start + _CHUNK, len(rows))) for start in range(0, len(rows), _CHUNK))
     described = [np.zeros((0, len(feature_names(feature_set))), np.float32)]
     silent = None if is_main_process() else True
@@ -139,8 +139,8 @@ def extract_all(waveforms: Sequence[np.ndarray], feature_set: str = "full") -> n
     return np.concatenate(described)
 
 
-def _extract_rows(rows: "Dataset", chunk: range, feature_set: str) -> np.ndarray:
-    return _extract_chunk(rows[chunk.start : chunk.stop]["waveform"], feature_set)
+def _extract_rows(rows: Waveforms, chunk: range, feature_set: str) -> np.ndarray:
+    return _extract_chunk([rows[row] for row in chunk], feature_set)
 
 
 def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndarray:

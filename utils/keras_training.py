@@ -3,6 +3,7 @@
 Training hears segments of one length, augmented and mixed; validation hears clips whole.
 """
 
+import itertools
 import json
 import os
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from utils.audio import SAMPLING_RATE
+from utils.audio import SAMPLING_RATE, Waveforms
 from utils.augment import augment
 from utils.runtime import write_text
 from utils.voice import speech_part
@@ -63,9 +64,9 @@ class TrainingSegments(keras.utils.PyDataset):
         super().__init__(workers=NUM_WORKERS)
         lengths = []
         with tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(os.cpu_count()) as threads:
-            clips = dataset.select_columns("waveform").with_format("numpy").iter(_LEVELLED_TOGETHER)
-            for batch in clips:  # NumPy and SciPy work outside Python's global lock
-                for speech, _ in threads.map(speech_part, batch["waveform"]):
+            clips = iter(Waveforms(dataset))
+            while batch := list(itertools.islice(clips, _LEVELLED_TOGETHER)):
+                for speech, _ in threads.map(speech_part, batch):  # NumPy works outside Python's global lock
                     file.write(LEVEL * speech)
                     lengths.append(len(speech))
             file.flush()
@@ -124,7 +125,7 @@ class WholeClips(keras.utils.PyDataset):
 
     def __init__(self, dataset, num_emotions: int, batch_size: int = 32):
         super().__init__(workers=NUM_WORKERS)
-        self.dataset = dataset.with_format("numpy")
+        self.waveforms = Waveforms(dataset)
         self.labels = np.asarray(dataset["label"])
         self.weights = balanced_weights(self.labels, num_emotions)
         self.num_emotions = num_emotions
@@ -137,7 +138,7 @@ class WholeClips(keras.utils.PyDataset):
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self.batches[batch]
-        waveforms = [self.dataset[int(row)]["waveform"] for row in rows]
+        waveforms = [self.waveforms[row] for row in rows]
         longest = max(map(len, waveforms))
         padded = np.stack([np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms])
         targets = np.eye(self.num_emotions, dtype=np.float32)[self.labels[rows]]

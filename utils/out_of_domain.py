@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from utils.audio import Waveforms
 from utils.card import write_card
 from utils.own_clips import find_own_clips
 from utils.reload import load_model
@@ -103,12 +104,12 @@ def _predict(
     hear: Callable, emotions: Sequence[str], rows: pd.DataFrame, waveforms: "Dataset"
 ) -> pd.DataFrame:
     """Return the `report.prediction_table` of some clips; `rows.index` points into the waveforms."""
-    audio = waveforms.with_format("numpy")
+    audio = Waveforms(waveforms)
     # Voice by voice: a model of speaker-normalised features has to hear all clips of one together.
     voices = [clips for _, clips in rows.groupby("speaker", sort=True)]
     probabilities = np.concatenate(
         [
-            hear([audio[int(row)]["waveform"] for row in clips.index])
+            hear([audio[row] for row in clips.index])
             for clips in tqdm(voices, "Listening to the own clips", unit="voice")
         ]
     )

@@ -19,6 +19,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from utils.encoder import leave_out_last_state
+
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Inverse strengths of the penalty (scikit-learn's C) to choose from, of standardised features."""
 
@@ -167,10 +169,10 @@ def fold_into(model: torch.nn.Module, probe: Probe) -> None:
         model: with `use_weighted_layer_sum`; its projector has at least as many rows as labels.
     """
     num_labels = len(probe.bias)
-    layer_weights = torch.zeros_like(model.layer_weights)
+    model.layer_weights.zero_()
     if probe.layer is not None:
-        layer_weights[probe.layer] = ONE_HOT
-    model.layer_weights.copy_(layer_weights)
+        model.layer_weights[probe.layer] = ONE_HOT
+    leave_out_last_state(model)
     torch.nn.init.normal_(model.projector.weight, std=0.02)
     torch.nn.init.zeros_(model.projector.bias)
     model.projector.weight[:num_labels] = torch.as_tensor(probe.weights, dtype=torch.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils import runs
+from utils.audio import Waveforms
 from utils.calibration import describe_stage
 from utils.corpora import CORPORA
 from utils.metrics import scale_temperature, score
@@ -54,7 +55,7 @@ def prediction_table(
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a `prediction_table` that was written as CSV, every digit as it was."""
-    return pd.read_csv(path, engine="python")  # Python's own parser of numbers is the exact one
+    return pd.read_csv(path, float_precision="round_trip")
 
 
 def score_predictions(predictions: pd.DataFrame, emotions: Sequence[str]) -> dict:
@@ -179,14 +180,11 @@ def pick_waveforms(
         emotions: label names.
     """
     clips = clips.assign(label=clips["emotion"].map(list(emotions).index))
-    audio = waveforms.with_format("numpy")
+    audio = Waveforms(waveforms)
     rows = clips.index[np.unique(np.linspace(0, len(clips) - 1, NUM_CHECKED).astype(int))]
-    checked = [audio[int(row)]["waveform"] for row in rows]
+    checked = [audio[row] for row in rows]
     timed = checked[:: -(-len(checked) // NUM_TIMED)]
-    examples = {
-        emotions[label]: audio[int(clips.index[row])]["waveform"]
-        for label, row in example_clips(clips).items()
-    }
+    examples = {emotions[label]: audio[clips.index[row]] for label, row in example_clips(clips).items()}
     return checked, timed, examples
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from utils.audio import Waveforms
 from utils.conditions import CONDITIONS, NUM_VOICES, apply, left_out
 from utils.metrics import score, speaker_intervals, uar_difference
 from utils.runtime import is_main_process
@@ -82,8 +83,8 @@ def change_clips(
         drawn: as `draw_clips` returns it.
         waveforms: Dataset with a `waveform` column, float32 at 16 kHz; the index of `drawn` are its rows.
     """
-    audio = waveforms.with_format("numpy")
-    plain = {row: np.asarray(audio[int(row)]["waveform"], np.float32) for row in drawn.index}
+    audio = Waveforms(waveforms)
+    plain = {row: audio[row] for row in drawn.index}
     names = dict(zip(drawn.index, drawn["corpus"] + "/" + drawn["clip"], strict=True))
     yield CLEAN, list(plain.values())
     voices = {row: [plain[other] for other in _voices(row, names, drawn["speaker"], seed)] for row in plain}

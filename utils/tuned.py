@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers.masking_utils import create_bidirectional_mask
 
+from utils.encoder import layer_output, num_used_layers
 from utils.frames import Frames
 
 MAX_PADDING = 0.05
@@ -17,7 +18,7 @@ MAX_PADDING = 0.05
 
 
 class TunedLayers(torch.nn.Module):
-    """The last transformer layers of a stock classifier and its head; it shares their weights with it.
+    """The last of the `num_used_layers` of a stock classifier and its head; it shares their weights with it.
 
     Args:
         model: a stock classifier over raw waveforms with `use_weighted_layer_sum`.
@@ -26,9 +27,9 @@ class TunedLayers(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, num_layers: int):
         super().__init__()
-        encoder = model.base_model.encoder
-        self.num_frozen = len(encoder.layers) - num_layers
-        self.layers = encoder.layers[self.num_frozen :]
+        encoder, num_used = model.base_model.encoder, num_used_layers(model.config)
+        self.num_frozen = num_used - num_layers
+        self.layers = encoder.layers[self.num_frozen : num_used]
         self.projector = model.projector
         self.classifier = model.classifier
         self.layer_weights = model.layer_weights
@@ -48,7 +49,7 @@ class TunedLayers(torch.nn.Module):
         for rows in alike([len(frames) for frames, _ in input_values]):
             means = [*torch.stack([input_values[row][1] for row in rows]).unbind(dim=1)]
             means += self._run([input_values[row][0] for row in rows])
-            weights = self.layer_weights.softmax(dim=-1)
+            weights = self.layer_weights.softmax(dim=-1)[: len(means)]
             together = (torch.stack(means, dim=1) * weights[:, None]).sum(dim=1)
             for row, values in zip(rows, together, strict=True):
                 pooled[row] = values
@@ -70,9 +71,10 @@ class TunedLayers(torch.nn.Module):
             options["position_bias"] = bias[None].repeat(len(hidden), 1, 1, 1).flatten(0, 1)
         means = []
         for layer in self.layers:
-            hidden = layer(hidden, **options)
+            output = layer(hidden, **options)
             if is_wavlm:
-                hidden, options["position_bias"] = hidden[:2]
+                options["position_bias"] = output[1]
+            hidden = layer_output(output)
             means.append((hidden * sounds[..., None]).sum(dim=1) / lengths[:, None])
         return means
 
@@ -98,7 +100,7 @@ class FrozenClips(torch.utils.data.Dataset):
 
     Args:
         frames: of the corpus.
-        means: float32 (num_clips, num_hidden_layers + 1, hidden_size) of the corpus, as from `embed.embed`.
+        means: float32 (num_clips, num_used_layers + 1, hidden_size) of the corpus, as from `embed.embed`.
         rows: the split's in both.
         labels: of these rows.
     """
