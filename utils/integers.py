@@ -57,7 +57,9 @@ class _FirstConvolution(nn.Module):
             return self.activation(hidden if self.norm is None else self.norm(hidden))
         frames = frames - frames.mean(dim=1, keepdim=True)  # a bias would go with it
         precise = frames.double()  # neighbouring samples are much alike, their differences small
-        covariance = precise.transpose(1, 2) @ precise / frames.shape[1]
+        # Not a transpose and a product: ONNX Runtime up to 1.24 fuses them into an operator that it lacks for
+        # doubles.
+        covariance = torch.einsum("nft,nfs->nts", precise, precise) / frames.shape[1]
         variance = ((covariance @ weight.double()) * weight).sum(dim=1, keepdim=True)
         scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps).float()
         return self.activation(frames @ (weight * scale) + self.norm.bias)
