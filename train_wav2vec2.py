@@ -22,6 +22,7 @@ the same options from a YAML or JSON file. The run folder then holds a model for
 
 import copy
 import json
+import os
 import shutil
 import sys
 import time
@@ -223,7 +224,13 @@ class RunArguments(TrainingArguments):
                   "choices": ["auto", "bf16", "fp16", "fp32"]},
     )  # fmt: skip
     num_train_epochs: float = 20
-    per_device_train_batch_size: int = 8
+    global_batch_size: int = field(
+        default=8, metadata={"help": "Clips per optimiser step, over all GPUs and accumulation steps."}
+    )
+    per_device_train_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Clips per GPU and pass, by default such that they make --global_batch_size."},
+    )
     per_device_eval_batch_size: int = 8
     learning_rate: float = 1.0e-5
     weight_decay: float = 0.01
@@ -267,7 +274,26 @@ class RunArguments(TrainingArguments):
             # By itself it waits for a falling metric, whatever metric_for_best_model is.
             self.lr_scheduler_kwargs = {"mode": "max", "factor": 0.5, "patience": 1}
         self.dataloader_pin_memory &= torch.cuda.is_available()
+        self._choose_batch_size()
         super().__post_init__()
+        if self.n_gpu > 1:  # one process, several GPUs: the Trainer would turn to DataParallel
+            logger.info(
+                "One of %d GPUs is used; `accelerate launch --multi_gpu` starts a process on each", self.n_gpu
+            )
+            self._n_gpu = 1
+
+    def _choose_batch_size(self) -> None:
+        """Take the same steps on any number of GPUs, unless the user says how many clips each gets."""
+        passes = int(os.environ.get("WORLD_SIZE", 1)) * self.gradient_accumulation_steps
+        if self.per_device_train_batch_size:
+            self.global_batch_size = self.per_device_train_batch_size * passes
+        elif self.global_batch_size <= 0 or self.global_batch_size % passes:
+            raise InputError(
+                f"--global_batch_size {self.global_batch_size}: expected a multiple of {passes}, the number "
+                "of processes times --gradient_accumulation_steps"
+            )
+        else:
+            self.per_device_train_batch_size = self.global_batch_size // passes
 
 
 def parse_arguments(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments]:
@@ -515,7 +541,6 @@ def describe_training(
         choice = (
             f"the best validation {args.metric_for_best_model}" if args.load_best_model_at_end else "the end"
         )
-        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         clips = f"clips of like length cut to at most {data.max_length_seconds:g} s"
         if hears_frozen_clips(data, model):
             clips = "whole clips, which the frozen layers heard once"
@@ -523,7 +548,7 @@ def describe_training(
             f"{'Then fine-tuning from there' if probed else 'Trained'} with {args.optim.value}, weight decay "
             f"{args.weight_decay:g}, learning rate {args.learning_rate:g} for the tuned encoder layers and "
             f"{model.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in batches "
-            f"of {batch} {clips}; class weights {model.class_weights}; augmentation "
+            f"of {args.global_batch_size} {clips}; class weights {model.class_weights}; augmentation "
             f"{'on' if data.augment else 'off'}. Of {len(evaluations)} evaluations the state at {choice} was "
             f"taken: epoch {entry['epoch']:g}, validation UAR {100 * entry['eval_uar']:.1f} %."
         ]

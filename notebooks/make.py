@@ -35,7 +35,7 @@ DATA = {
     "publishers' checksums.",
     "kaggle": "Add the inputs `uwrfkaggler/ravdess-emotional-speech-audio` and "
     "`ejlok1/toronto-emotional-speech-set-tess` on the right (Add Input). What is not attached is downloaded "
-    "(430 MB), if the notebook has internet.",
+    "(430 MB) to `/kaggle/temp`, if the notebook has internet: TESS may not be published with its output.",
 }
 
 FIND_DATA = {
@@ -43,7 +43,14 @@ FIND_DATA = {
     "kaggle": """
 from pathlib import Path
 
-print("Attached:", *sorted(str(place) for place in Path("/kaggle/input").glob("*")) or ["nothing"])""",
+inputs = Path("/kaggle/input")
+attached = [*inputs.glob("datasets/*/*"), *(each for each in inputs.glob("*") if each.name != "datasets")]
+print("Attached:", *sorted(map(str, attached)) or ["nothing"])""",
+}
+
+ONLINE = {
+    "colab": "Is the address right?",
+    "kaggle": "Is the internet on? Settings → Turn on internet (it asks for a verified telephone number).",
 }
 
 TOKEN_WORDS = {
@@ -74,9 +81,9 @@ except Exception as error:  # not on Kaggle, no such secret, or not attached
 
 SHARE = {
     "colab": '"COLAB_RELEASE_TAG" in os.environ',
-    "kaggle": '"KAGGLE_KERNEL_RUN_TYPE" in os.environ',
+    "kaggle": 'os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"',
 }
-"""Place -> whether the page gets a public link: there, and nowhere else."""
+"""Place -> whether the page gets a public link: there, where somebody looks at it, and nowhere else."""
 
 
 def cells(place: str, repository: str) -> list[tuple[str, str]]:
@@ -100,20 +107,7 @@ DEMO = False
 HUB_MODEL_ID = ""  # user/name; by default the run's name, under your own
 OPTIONS = "--augment"  # of train_wav2vec2.py, see the README""",
         ),
-        ("markdown", f"## A GPU\n\n{SWITCH_ON[place]}"),
-        (
-            "code",
-            f"""
-import torch
-
-num_gpus = torch.cuda.device_count()
-for number in range(num_gpus):
-    gpu = torch.cuda.get_device_properties(number)
-    print(f"{{gpu.name}}, {{gpu.total_memory / 2**30:.0f}} GB")
-if not num_gpus and not DEMO:
-    raise SystemExit("No GPU. {SWITCH_ON[place]}; then run all cells again.")""",
-        ),
-        ("markdown", "## The kit, and what is missing here\n\nWhat is installed and new enough stays."),
+        ("markdown", "## The kit"),
         (
             "code",
             f"""
@@ -123,8 +117,36 @@ REPOSITORY = "{repository}"
 if not os.path.exists("train_wav2vec2.py"):
     if not os.path.exists("speech-emotion-kit"):
         !git clone -q --depth 1 {{REPOSITORY}} speech-emotion-kit
-    %cd -q speech-emotion-kit
-%pip install -q -r requirements.txt gradio""",
+        if _exit_code:
+            raise SystemExit("The kit could not be cloned; the lines above say why. {ONLINE[place]}")
+    %cd -q speech-emotion-kit""",
+        ),
+        ("markdown", f"## A GPU\n\n{SWITCH_ON[place]}"),
+        (
+            "code",
+            f"""
+import torch
+
+from utils.runtime import InputError, check_gpu
+
+num_gpus = torch.cuda.device_count()
+for number in range(num_gpus):
+    gpu = torch.cuda.get_device_properties(number)
+    print(f"{{gpu.name}}, {{gpu.total_memory / 2**30:.0f}} GB")
+if not num_gpus and not DEMO:
+    raise SystemExit("No GPU. {SWITCH_ON[place]}; then run all cells again.")
+try:
+    check_gpu()
+except InputError as error:
+    raise SystemExit(str(error))""",
+        ),
+        ("markdown", "## What is missing here\n\nWhat is installed and new enough stays."),
+        (
+            "code",
+            f"""
+%pip install -q -r requirements.txt gradio
+if _exit_code:
+    raise SystemExit("Not all could be installed; the lines above say what. {ONLINE[place]}")""",
         ),
         ("markdown", f"## Data\n\n{DATA[place]}"),
         ("code", FIND_DATA[place]),
@@ -176,11 +198,12 @@ import json
 import pandas as pd
 
 from utils.download import find_corpora
+from utils.report import read_predictions
 
 corpora = [corpus["name"] for corpus in json.loads((run / "metrics.json").read_text())["corpora"]]
 found = find_corpora(corpora, [Path("data/demo")] if DEMO else [])
 files = {file.stem: file for each in found.values() for file in each}
-clips = pd.read_csv(run / "predictions.csv")
+clips = read_predictions(run / "predictions.csv")
 clips["probability"] = [row[f"p_{row['predicted']}"] for _, row in clips.iterrows()]
 right = clips["predicted"] == clips["emotion"]
 for words, heard in {"Right": clips[right], "Wrong": clips[~right]}.items():

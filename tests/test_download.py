@@ -61,7 +61,7 @@ def places(tmp_path):
     """Arguments that keep `find_corpora` inside `tmp_path` and off the network."""
     root = tmp_path / "kit"
     root.mkdir()
-    return {"project_root": root, "kaggle_input": tmp_path / "kaggle", "offline": True}
+    return {"project_root": root, "kaggle": tmp_path / "kaggle", "offline": True}
 
 
 def names_of(files):
@@ -77,7 +77,7 @@ def all_files(folder):
 
 def test_sources_are_used_in_order(tmp_path, places):
     given, data = tmp_path / "given", places["project_root"] / "data"
-    mount = places["kaggle_input"] / "ravdess-emotional-speech-audio"
+    mount = places["kaggle"] / "input" / "ravdess-emotional-speech-audio"
     write_clips(mount, RAVDESS)
     assert find_corpora(["ravdess"], **places)["ravdess"][0].parent == mount
     write_clips(data / "mine", RAVDESS)
@@ -101,7 +101,7 @@ def test_each_corpus_takes_the_first_place_that_has_it(tmp_path, places, caplog)
 @pytest.mark.parametrize("mount", ["{slug}", "datasets/{owner}/{slug}"])
 def test_both_shapes_of_kaggle_mounts_with_nested_copies_and_mixed_case(places, mount):
     mount = mount.format(owner="ejlok1", slug="toronto-emotional-speech-set-tess")
-    base = places["kaggle_input"] / mount / "TESS Toronto emotional speech set data"
+    base = places["kaggle"] / "input" / mount / "TESS Toronto emotional speech set data"
     write_clips(base / "OAF_Fear", TESS[:1])
     write_clips(base / "YAF_pleasant_surprised", TESS[1:])
     write_clips(base / base.name / "OAF_Fear", TESS[:1])
@@ -137,8 +137,8 @@ def test_nothing_at_all_names_each_place_and_each_way_on(tmp_path, places):
         f"--data_dir {tmp_path / 'empty'}",
         str(root / "data"),
         f"zips there and in {root}",
-        str(tmp_path / "kaggle" / slug),
-        str(tmp_path / "kaggle" / "datasets" / "uwrfkaggler" / slug),
+        str(tmp_path / "kaggle" / "input" / slug),
+        str(tmp_path / "kaggle" / "input" / "datasets" / "uwrfkaggler" / slug),
         "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
         "offline",
         f"put the zip into {root}",
@@ -474,6 +474,20 @@ def test_download_is_unpacked_once_and_its_zip_removed(server, online):
         assert found == [data / "speech" / "Actor_01" / name for name in RAVDESS]
     assert server.requests == [("/speech.zip?download=1", None)]
     assert not list(data.glob("speech.zip*"))
+
+
+def test_on_kaggle_nothing_is_unpacked_or_downloaded_where_it_would_be_published(online):
+    """Whoever shares a notebook there shares what lies below /kaggle/working."""
+    kaggle = online["kaggle"]
+    root = kaggle / "working" / "speech-emotion-kit"
+    given = write_zip(root / "tess.zip", TESS)
+    online["project_root"] = root
+    for _ in range(2):
+        found = find_corpora(["ravdess", "tess"], **online)
+        assert names_of(found["tess"]) == list(TESS) and names_of(found["ravdess"]) == list(RAVDESS)
+    elsewhere = kaggle / "temp" / root.name / "data"
+    assert all(file.is_relative_to(elsewhere) for files in found.values() for file in files)
+    assert all_files(kaggle / "working") == [given]
 
 
 @pytest.mark.parametrize("faults", [["500"], ["429"], ["cut"], ["cut", "500", "cut", "cut", "cut"]])

@@ -8,14 +8,17 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from conftest import PROJECT
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
-from notebooks.make import PLACES, make_all, make_notebook
+from notebooks.make import FIND_DATA, PLACES, SHARE, make_all, make_notebook
 
 
 def test_nobody_edited_them_by_hand():
@@ -84,6 +87,54 @@ def test_it_runs_whole(place, repository, tmp_path, monkeypatch):
     assert kinds.count("text/html") >= len(heard) + 1
     assert re.search(r"score\s+label", everything)
     assert "Running on local URL" in everything and "public URL" not in everything
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_without_the_kit_it_stops_there_and_says_so(place, tmp_path):
+    notebook = make_notebook(place, (tmp_path / "nowhere").as_uri())
+    place_of_kernel = {"metadata": {"path": str(tmp_path)}}
+    with pytest.raises(CellExecutionError, match=r"SystemExit.*The kit could not be cloned"):
+        NotebookClient(notebook, timeout=60, resources=place_of_kernel).execute()
+    executed = [cell for cell in notebook.cells if cell.get("execution_count")]
+    assert "git clone" in executed[-1].source
+    assert "does not appear to be a git repository" in output_of(executed[-1])[0]
+
+
+@pytest.mark.parametrize("capability", [(6, 0), (7, 5)])
+def test_a_gpu_that_pytorch_does_not_serve_is_refused_before_anything_is_installed(capability, monkeypatch):
+    """A P100 is, a T4 is not."""
+    cells = [cell.source for cell in make_notebook("kaggle", "address").cells]
+    number = next(number for number, source in enumerate(cells) if "check_gpu()" in source)
+    assert "%pip install" in "".join(cells[number:]) and "%pip install" not in "".join(cells[:number])
+    facts = {
+        "device_count": 1,
+        "is_available": True,
+        "get_device_properties": types.SimpleNamespace(name="GPU", total_memory=16 * 2**30),
+        "get_device_name": "GPU",
+        "get_device_capability": capability,
+        "get_arch_list": ["sm_75", "sm_80", "sm_90", "compute_90"],
+    }
+    for name, fact in facts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *device, fact=fact: fact)
+    if capability == (6, 0):
+        with pytest.raises(SystemExit, match=r"is not served by PyTorch.*GPU T4 x2"):
+            exec(cells[number], {"DEMO": False})
+    else:
+        exec(cells[number], {"DEMO": False})
+
+
+@pytest.mark.parametrize("kind", ["Interactive", "Batch", ""])
+def test_a_public_link_is_opened_only_where_somebody_looks_at_it(kind, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", kind)
+    assert eval(SHARE["kaggle"], {"os": os}) is (kind == "Interactive")
+
+
+@pytest.mark.parametrize("mounts", [["ravdess", "tess"], ["datasets/one/ravdess", "datasets/other/tess"]])
+def test_what_is_attached_is_named(mounts, tmp_path, capsys):
+    for mount in mounts:
+        (tmp_path / mount).mkdir(parents=True)
+    exec(FIND_DATA["kaggle"].replace("/kaggle/input", str(tmp_path)), {})
+    assert capsys.readouterr().out.split()[1:] == [str(tmp_path / mount) for mount in mounts]
 
 
 def replace(notebook, old: str, new: str) -> None:

@@ -23,6 +23,7 @@ from utils.runtime import (
     package_versions,
     published_command,
     read_options,
+    unpublished_folder,
     without_secrets_and_paths,
     write_json,
     write_text,
@@ -54,6 +55,42 @@ COLAB = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 )
 def test_a_gpu_is_served_by_what_pytorch_was_built_for(gpu, capability, architectures, served):
     assert gpu_is_served(capability, architectures) is served
+
+
+# ---------------------------------------------------------------------------------------------------
+# Notebooks
+
+
+@pytest.mark.parametrize("backend", ["module://of_another_environment", "nobody_knows_it"])
+def test_the_notebooks_own_backend_does_not_reach_the_figures_of_a_script(backend, tmp_path):
+    """A kernel hands it on to the scripts that its cells start."""
+    code = """
+import sys
+from utils.runtime import run_script
+def main():
+    from matplotlib import pyplot
+    from utils import plots
+    plots.save(plots.plot_confusion_matrix([[3, 1], [0, 4]], ["sad", "angry"], "Test"), sys.argv[1])
+    pyplot.figure()  # what libraries may do
+run_script(main)
+"""
+    variables = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(PROJECT_ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path / "figure.png")]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("working/kit/runs/x/unpublished", "temp/kit/runs/x/unpublished"),
+        ("temp/kit/data", "temp/kit/data"),
+        ("elsewhere/kit/data", "elsewhere/kit/data"),
+    ],
+)
+def test_recordings_are_kept_out_of_what_kaggle_publishes(folder, expected, tmp_path):
+    assert unpublished_folder(tmp_path / folder, tmp_path) == tmp_path / expected
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -332,8 +332,8 @@ def train_on_two_machines(folder: Path, *options: str) -> str:
 
 def test_four_processes_on_two_machines_take_the_steps_of_one_and_count_each_clip_once(tmp_path, cache):
     one, four = tmp_path / "one", tmp_path / "machine 0" / "run"
-    train(one, "--demo", *TWO_STEPS, "--per_device_train_batch_size=8", cache=cache)
-    options = ["--demo", *TWO_STEPS, "--per_device_train_batch_size=2", "--use_cpu=true"]
+    train(one, "--demo", *TWO_STEPS, cache=cache)
+    options = ["--demo", *TWO_STEPS, "--use_cpu=true"]
     assert "world size 4" in train_on_two_machines(tmp_path, *options)
     assert not list((tmp_path / "machine 1" / "run").iterdir())  # the run is on the first one
 
@@ -351,9 +351,8 @@ def test_four_processes_on_two_machines_take_the_steps_of_one_and_count_each_cli
 
 def test_gradient_accumulation_takes_the_same_steps_too(tmp_path, cache):
     options = ["--demo", *TWO_STEPS]
-    train(tmp_path / "a", *options, "--per_device_train_batch_size=8", cache=cache)
-    accumulated = ["--per_device_train_batch_size=2", "--gradient_accumulation_steps=4"]
-    train(tmp_path / "b", *options, *accumulated, cache=cache)
+    train(tmp_path / "a", *options, cache=cache)
+    train(tmp_path / "b", *options, "--gradient_accumulation_steps=4", cache=cache)
     losses = [
         [entry["loss"] for entry in metrics_of(tmp_path / name)["training"]["history"] if "loss" in entry]
         for name in "ab"
@@ -392,6 +391,10 @@ def test_options_from_a_yaml_file(tmp_path, cache):
         (["--data_dir=/no/such/place"], "--data_dir /no/such/place"),
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
         (["--demo", "--unfreeze_layers=9"], "--unfreeze_layers 9: expected 0 to 3"),
+        (
+            ["--demo", "--global_batch_size=6", "--gradient_accumulation_steps=4"],
+            "--global_batch_size 6: expected a multiple of 4",
+        ),
         (["--demo", "--max_length_seconds=0.1"], "--max_length_seconds 0.1"),
         (["--protocol=lucky"], "--protocol"),
         (["--nonsense=1"], "--nonsense"),

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from utils.corpora import AUDIO_SUFFIXES, CORPORA, Archive, Corpus, parse_clip
-from utils.runtime import PROJECT_ROOT, InputError, logger
+from utils.runtime import KAGGLE, PROJECT_ROOT, InputError, logger, unpublished_folder
 from utils.unpack import folder_for, opened_zip, require_space, unpack
 
 UNPACKED_PER_ZIP = 3  # RAVDESS grows that much
@@ -29,7 +29,7 @@ def find_corpora(
     names: Sequence[str],
     data_dirs: Sequence[Path] = (),
     project_root: Path = PROJECT_ROOT,
-    kaggle_input: Path = Path("/kaggle/input"),
+    kaggle: Path = KAGGLE,
     archives: dict[str, Archive] | None = None,
     offline: bool = False,
     retry_waits: Sequence[float] = RETRY_WAITS,
@@ -37,11 +37,13 @@ def find_corpora(
     """Return corpus name -> the files of its clips, sorted, copies included.
 
     Per corpus the first place that has any is used: `data_dirs`; `project_root/data` and the zips in both
-    folders; the Kaggle mounts; the network. Nothing is written but below `project_root/data`.
+    folders; the Kaggle mounts; the network. What is unpacked and downloaded goes to `project_root/data`, on
+    Kaggle to the `runtime.unpublished_folder` for it.
 
     Args:
         names: keys of `CORPORA`.
         data_dirs: the values of `--data_dir`: folders, searched at any depth, and zips.
+        kaggle: has the folders `input`, `working` and `temp`.
         archives: corpus name -> what to download; None means those of `CORPORA`.
         retry_waits: seconds between requests that bring nothing new; after the last of them, give up.
 
@@ -53,12 +55,12 @@ def find_corpora(
         if not (place.is_dir() or (place.is_file() and place.suffix.lower() == ".zip")):
             raise InputError(f"--data_dir {place}: expected a folder or zip that exists; correct the path")
     given = _files(data_dirs)  # listed once for all corpora: mounted drives are slow
-    data = project_root / "data"
+    loose, data = project_root / "data", unpublished_folder(project_root / "data", kaggle)
     found = {}
     for corpus in (CORPORA[name] for name in names):
         archive = corpus.archive if archives is None else archives.get(corpus.name)
         searched = []
-        for place, clips in _local_places(corpus, data_dirs, given, data, kaggle_input):
+        for place, clips in _local_places(corpus, data_dirs, given, loose, data, kaggle):
             searched.append(place)
             if clips:
                 break
@@ -83,7 +85,7 @@ def find_corpora(
 
 
 def _local_places(
-    corpus: Corpus, data_dirs: list[Path], given: list[Path], data: Path, kaggle_input: Path
+    corpus: Corpus, data_dirs: list[Path], given: list[Path], loose: Path, data: Path, kaggle: Path
 ) -> Iterator[tuple[str, list[Path]]]:
     """Yield (a place, the clips of the corpus there). A place is not touched before its turn."""
     if data_dirs:
@@ -92,13 +94,14 @@ def _local_places(
         if not clips:
             logger.warning("%s: no clip in %s; looking elsewhere", corpus.title, place)
         yield place, clips
-    clips = _clips(_files([data]), corpus)
-    if _unpack_zips(sorted([*data.parent.glob("*"), *data.glob("*")]), corpus, data, loose=clips):
-        clips = _clips(_files([data]), corpus)
-    yield f"{data}, zips there and in {data.parent}", clips
+    clips = _clips(_files([loose, data]), corpus)
+    if _unpack_zips(sorted([*loose.parent.glob("*"), *loose.glob("*")]), corpus, data, loose=clips):
+        clips = _clips(_files([loose, data]), corpus)
+    yield f"{loose}, zips there and in {loose.parent}", clips
     if corpus.kaggle:
         for mount in (corpus.kaggle.split("/")[1], f"datasets/{corpus.kaggle}"):
-            yield str(kaggle_input / mount), _clips(_files([kaggle_input / mount]), corpus)
+            place = kaggle / "input" / mount
+            yield str(place), _clips(_files([place]), corpus)
 
 
 def _strangers(files: list[Path]) -> str:

@@ -188,7 +188,7 @@ def read_test(folder: Path, run: dict) -> pd.DataFrame | None:
     path = folder / "predictions.csv"
     if not path.exists():
         return None
-    rows = pd.read_csv(path)
+    rows = pd.read_csv(path, float_precision="round_trip")
     probabilities = rows[[f"p_{emotion}" for emotion in run["emotions"]]].to_numpy()
     probabilities = scale_temperature(probabilities, temperature_to_apply(run))
     return pd.DataFrame(

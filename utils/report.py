@@ -54,7 +54,8 @@ def prediction_table(
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a `prediction_table` that was written as CSV, every digit as it was."""
+    """Read a `prediction_table` that was written as CSV, every digit as it was: before pandas 3 other parsers
+    read most numbers with another last digit."""
     return pd.read_csv(path, float_precision="round_trip")
 
 

@@ -20,6 +20,7 @@ from utils.runtime import (
     PROJECT_ROOT,
     InputError,
     logger,
+    unpublished_folder,
     without_secrets_and_paths,
     write_bytes,
     write_json,
@@ -163,11 +164,12 @@ def keep_checked_clips(folder: Path, waveforms: Sequence[np.ndarray], probabilit
         waveforms: float32 (num_samples,) at 16 kHz.
         probabilities: (num_clips, num_emotions), of the saved model.
     """
-    (folder / UNPUBLISHED).mkdir(parents=True, exist_ok=True)
+    place = unpublished_folder(folder / UNPUBLISHED)
+    place.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     ends = np.cumsum([len(waveform) for waveform in waveforms])
     np.savez(buffer, samples=np.concatenate(waveforms), ends=ends, probabilities=probabilities)
-    write_bytes(folder / UNPUBLISHED / "checked_clips.npz", buffer.getvalue())
+    write_bytes(place / "checked_clips.npz", buffer.getvalue())
 
 
 def read_checked_clips(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
@@ -176,7 +178,7 @@ def read_checked_clips(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
     Raises:
         InputError: the run has none.
     """
-    path = folder / UNPUBLISHED / "checked_clips.npz"
+    path = unpublished_folder(folder / UNPUBLISHED) / "checked_clips.npz"
     if not path.exists():
         raise InputError(f"{path} is missing: there are no clips to check the model with; train it again")
     with np.load(path, allow_pickle=False) as kept:

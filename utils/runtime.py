@@ -18,6 +18,9 @@ from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
+KAGGLE = Path("/kaggle")
+"""On Kaggle: `input` has what is attached, `working` is published with the notebook, `temp` is not kept."""
+
 logger = logging.getLogger("speech-emotion")
 
 
@@ -36,6 +39,8 @@ def is_main_process() -> bool:
 
 def run_script(main: Callable[[], None]) -> None:
     """Call `main`; a user's mistake or a full disk ends in one line and exit code 2, Ctrl-C in 130."""
+    # A notebook's kernel hands on its own, which draws into the notebook and may not be there for a script.
+    os.environ["MPLBACKEND"] = "agg"
     ours, others = (logging.INFO, logging.WARNING) if is_main_process() else (logging.ERROR, logging.ERROR)
     # Of what libraries report, such as each request to the Hub, only what is amiss.
     logging.basicConfig(level=others, format="%(message)s", stream=sys.stdout)
@@ -101,6 +106,16 @@ def hub_token() -> str | None:
 def first_line(error: Exception) -> str:
     """Return what an exception says first; libraries add paragraphs."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def unpublished_folder(folder: Path, kaggle: Path = KAGGLE) -> Path:
+    """Return where recordings are kept that belong into `folder`: there, if nobody publishes it.
+
+    What is below /kaggle/working is published with a Kaggle notebook, which the licences of the corpora do
+    not allow (TESS: no derivatives), so theirs is a folder of the same name below /kaggle/temp.
+    """
+    real, working = folder.resolve(), (kaggle / "working").resolve()
+    return kaggle / "temp" / real.relative_to(working) if real.is_relative_to(working) else folder
 
 
 def cache_folder() -> Path:
