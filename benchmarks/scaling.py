@@ -97,6 +97,7 @@ def measure(size: str, note: Path) -> None:
         args = RunArguments(
             output_dir=own,
             use_cpu=True,
+            per_device_train_batch_size=8,  # as much for each of two processes as for one
             max_steps=WARM_UP + TIMED,
             logging_strategy="steps",
             logging_steps=WARM_UP,

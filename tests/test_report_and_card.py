@@ -372,7 +372,7 @@ def test_a_finished_run_has_everything(run_folder):
 def test_predictions_alone_give_the_test_scores_again(run_folder):
     """With nothing but the columns' names, as somebody else would do it."""
     metrics = json.loads((run_folder / "metrics.json").read_text())
-    table = pd.read_csv(run_folder / "predictions.csv", engine="python")  # Python's floats: exact
+    table = pd.read_csv(run_folder / "predictions.csv", float_precision="round_trip")
     assert list(table.columns[:6]) == ["clip", "corpus", "speaker", "fold", "emotion", "predicted"]
     emotions = [name.removeprefix("p_") for name in table.columns if name.startswith("p_")]
 
