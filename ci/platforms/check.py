@@ -57,7 +57,7 @@ STEPS = {
     "wav2vec2, LoRA": [*WAV2VEC2, "--parameter_efficient=lora", "--output_dir=runs/lora"],
     "wav2vec2 --export onnx": [*WAV2VEC2, "--export=onnx", "--output_dir=runs/onnx"],
     "cnn": ["train_cnn.py", "--demo", "--epochs=2", "--output_dir=runs/cnn"],
-    "baselines": ["train_baselines.py", "--demo", "--models", "lda", "svm_rbf", "--output_dir=runs/baselines"],
+    "baselines": ["train_baselines.py", "--demo", "--output_dir=runs/fitted", "--models", "lda", "svm_rbf"],
     "page": [*PYTEST, "tests/test_space.py", "-k", "answers_what_the_model_answers"],
     "notebook": [*PYTEST, "tests/test_notebooks.py", "-k", "whole[{notebook}]"],
     "encoders": [*PYTEST, "tests/test_encoder.py", "-k", "every_version or norm_after or adapters"],
