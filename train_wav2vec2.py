@@ -232,6 +232,9 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Clips per GPU and pass, by default such that they make --global_batch_size."},
     )
     per_device_eval_batch_size: int = 8
+    dataloader_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that load clips, per GPU; by default 2 on a GPU, else 0."}
+    )
     learning_rate: float = 1.0e-5
     weight_decay: float = 0.01
     lr_scheduler_type: str = "reduce_lr_on_plateau"
@@ -268,8 +271,8 @@ class RunArguments(TrainingArguments):
                 self.fp16 = not self.bf16
         elif self.precision in ("bf16", "fp16"):
             setattr(self, self.precision, True)
-        if torch.cuda.is_available() and not self.use_cpu and self.dataloader_num_workers == 0:
-            self.dataloader_num_workers = 2
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = 2 if torch.cuda.is_available() and not self.use_cpu else 0
         if self.lr_scheduler_type == "reduce_lr_on_plateau" and not self.lr_scheduler_kwargs:
             # By itself it waits for a falling metric, whatever metric_for_best_model is.
             self.lr_scheduler_kwargs = {"mode": "max", "factor": 0.5, "patience": 1}
@@ -505,7 +508,7 @@ def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | N
         source = f"the {model.config.model_type} encoder `{Path(arguments.model_name_or_path).name}`"
     num_layers, last = model.config.num_hidden_layers, num_used_layers(model.config)
     if last < num_layers:
-        source += " (its last layer is left out: transformers' versions differ in what they make of it)"
+        source += " (without the state after its last layer, which transformers' versions define differently)"
     if kept == "probe":
         heard = (
             "the average of its layers" if probe.layer is None else f"its layer {probe.layer} of {num_layers}"
@@ -567,6 +570,8 @@ def main() -> None:
     data_args, model_args, args = parse_arguments(sys.argv[1:])
     if not args.use_cpu:
         check_gpu()
+    if args.tf32 is None:  # PyTorch rounds the inputs of float32 convolutions to 10 bits by default
+        torch.backends.cudnn.allow_tf32 = False
     # Publication is the kit's: the Trainer would push a card of its own, and pickles.
     push_to_hub, args.push_to_hub = args.push_to_hub, False
     run_folder = Path(args.output_dir)
@@ -902,5 +907,11 @@ def main() -> None:
         publish(repository, run_folder)
 
 
+def main_of_one_process() -> None:
+    """Call `main`, in one of several processes or alone, and leave the others in order."""
+    main()
+    PartialState().destroy_process_group()
+
+
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main_of_one_process)

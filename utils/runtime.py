@@ -211,11 +211,13 @@ def write_json(path: Path, value) -> None:
 
 
 def describe_device(device_type: str) -> str:
-    """Return the name of the GPU, or the number of CPU cores that this process may use."""
+    """Return the name of a GPU, the number of CPU cores that this process may use, or else the type."""
     if device_type == "cuda":
         import torch
 
         return torch.cuda.get_device_name()
+    if device_type != "cpu":
+        return {"mps": "Apple GPU", "xpu": "Intel GPU"}.get(device_type, device_type)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU cores"
 
