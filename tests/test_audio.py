@@ -349,7 +349,7 @@ def test_a_corpus_is_decoded_row_by_row_and_a_bad_file_is_reported(files, tmp_pa
     assert dataset["problem"][:] == ["", "", "truncated: its last 100 bytes are missing", ""]
     for path, problem, waveform in zip(files, dataset["problem"], Waveforms(dataset), strict=True):
         expected = np.zeros(0) if problem else read_waveform(path)
-        assert waveform.dtype == np.float32
+        assert waveform.dtype == np.float32 and waveform.flags.writeable
         assert np.array_equal(waveform, expected)
 
 

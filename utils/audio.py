@@ -270,7 +270,7 @@ def decode_files(
 
 
 class Waveforms(Sequence):
-    """The `waveform` column of a Dataset: `waveforms[row]` is float32 (num_samples,), NumPy, read-only.
+    """The `waveform` column of a Dataset: `waveforms[row]` is a new NumPy array, float32 (num_samples,).
 
     Datasets has a NumPy format of its own, but before 4.8.4 it looks for torchvision's video reader whenever
     torchvision is loaded, and torchvision 0.26 has none (huggingface/datasets#8085).
@@ -283,7 +283,8 @@ class Waveforms(Sequence):
         return len(self._rows)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return self._rows[int(row)]["waveform"][0].values.to_numpy()
+        # A copy: PyTorch warns of arrays that cannot be written to.
+        return self._rows[int(row)]["waveform"][0].values.to_numpy(zero_copy_only=False, writable=True)
 
 
 def _decode_all(paths: Sequence[Path], digests: Sequence[str]) -> Iterator[tuple[np.ndarray, str]]:
