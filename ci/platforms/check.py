@@ -48,7 +48,8 @@ PLATFORMS = {
     "floor": Platform("3.11", None, "colab"),
 }
 
-WAV2VEC2 = ["train_wav2vec2.py", "--demo", "--num_train_epochs=2"]
+DEMO = ["--demo", "--emotions", "sad", "angry"]  # a quarter of its clips
+WAV2VEC2 = ["train_wav2vec2.py", *DEMO, "--num_train_epochs=2"]
 PYTEST = ["-m", "pytest", "-q"]
 STEPS = {
     "explore": ["-m", "utils.explore", "--demo", "--output_dir=runs/explored"],
@@ -56,8 +57,8 @@ STEPS = {
     "wav2vec2 --augment": [*WAV2VEC2, "--augment", "--output_dir=runs/augmented"],
     "wav2vec2, LoRA": [*WAV2VEC2, "--parameter_efficient=lora", "--output_dir=runs/lora"],
     "wav2vec2 --export onnx": [*WAV2VEC2, "--export=onnx", "--output_dir=runs/onnx"],
-    "cnn": ["train_cnn.py", "--demo", "--epochs=2", "--output_dir=runs/cnn"],
-    "baselines": ["train_baselines.py", "--demo", "--output_dir=runs/fitted", "--models", "lda", "svm_rbf"],
+    "cnn": ["train_cnn.py", *DEMO, "--epochs=2", "--output_dir=runs/cnn"],
+    "baselines": ["train_baselines.py", *DEMO, "--output_dir=runs/baselines"],
     "page": [*PYTEST, "tests/test_space.py", "-k", "answers_what_the_model_answers"],
     "notebook": [*PYTEST, "tests/test_notebooks.py", "-k", "whole[{notebook}]"],
     "encoders": [*PYTEST, "tests/test_encoder.py", "-k", "every_version or norm_after or adapters"],
