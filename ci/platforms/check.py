@@ -53,13 +53,12 @@ WAV2VEC2 = ["train_wav2vec2.py", *DEMO, "--num_train_epochs=2"]
 PYTEST = ["-m", "pytest", "-q"]
 STEPS = {
     "explore": ["-m", "utils.explore", "--demo", "--output_dir=runs/explored"],
-    "wav2vec2": [*WAV2VEC2, "--output_dir=runs/wav2vec2"],
+    "wav2vec2 --export onnx": [*WAV2VEC2, "--export=onnx", "--output_dir=runs/wav2vec2"],
     "wav2vec2 --augment": [*WAV2VEC2, "--augment", "--output_dir=runs/augmented"],
     "wav2vec2, LoRA": [*WAV2VEC2, "--parameter_efficient=lora", "--output_dir=runs/lora"],
-    "wav2vec2 --export onnx": [*WAV2VEC2, "--export=onnx", "--output_dir=runs/onnx"],
     "cnn": ["train_cnn.py", *DEMO, "--epochs=2", "--output_dir=runs/cnn"],
     "baselines": ["train_baselines.py", *DEMO, "--output_dir=runs/baselines"],
-    "page": [*PYTEST, "tests/test_space.py", "-k", "answers_what_the_model_answers"],
+    "page": [*PYTEST, "tests/test_space.py", "-k", "shows_the_clip"],
     "notebook": [*PYTEST, "tests/test_notebooks.py", "-k", "whole[{notebook}]"],
     "encoders": [*PYTEST, "tests/test_encoder.py", "-k", "every_version or norm_after or adapters"],
     "figures": [*PYTEST, "tests/test_report_and_card.py", "-k", "predictions_alone"],
