@@ -193,7 +193,7 @@ def recipe(place: Place, augmented: bool):
     """The default recipe of a base encoder, at two batch sizes."""
     for batch_size in (8, 32):
         trainer, _ = _our_trainer(place, "base", augmented, batch_size)
-        yield _training_speed(place, trainer, "augment" if augmented else "frozen", batch_size)
+        yield _training_speed(place, trainer, "base", "augment" if augmented else "frozen", batch_size)
 
 
 def encoder_pass(place: Place):
@@ -223,7 +223,7 @@ def encoder_pass(place: Place):
             )
             seconds = now() - begun
         yield {
-            "encoder": size,
+            "encoder": place.sizes[size],
             "clips_per_second": len(rows) / seconds,
             "minutes_for_1440_clips": 1440 / len(rows) * seconds / 60,
             "peak_gb": _peak_gb(torch),
@@ -232,7 +232,7 @@ def encoder_pass(place: Place):
 
 def lora(place: Place):
     trainer, _ = _our_trainer(place, "large", True, 8, lora=True)
-    yield _training_speed(place, trainer, "lora", 8)
+    yield _training_speed(place, trainer, "large", "lora", 8)
 
 
 def finish(place: Place):
@@ -333,7 +333,7 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
     return our_trainer(place.sizes[size], clips, emotions, folder, augmented, lora, batch_size), rows
 
 
-def _training_speed(place: Place, trainer, kind: str, batch_size: int) -> dict:
+def _training_speed(place: Place, trainer, size: str, kind: str, batch_size: int) -> dict:
     """Return the speed of a Trainer's steps, its memory, and how well it uses the GPU."""
     import numpy as np
     import torch
@@ -344,6 +344,7 @@ def _training_speed(place: Place, trainer, kind: str, batch_size: int) -> dict:
     _reset_memory(torch)
     per_step = time_steps(trainer, place.num_steps) / place.num_steps
     found = {
+        "encoder": place.sizes[size],
         "recipe": kind,
         "batch_size": batch_size,
         "seconds_per_step": per_step,
