@@ -7,7 +7,7 @@
 The bundle holds the code, RAVDESS of a dozen actors as 16 kHz FLAC, a small pretrained encoder, and wheels of
 what a machine with Python 3.12, PyTorch, transformers, accelerate, scikit-learn and pandas lacks; it needs no
 network there. Each step is a process of its own with a limit of its own, the most important one first; a step
-that fails stops no other. Without a GPU they run with tiny sizes in two minutes, to show that they run.
+that fails stops no other. Without a GPU they run with tiny sizes in some minutes, to show that they run.
 """
 
 import argparse
@@ -61,10 +61,9 @@ PYTHONPATH=$site HF_HUB_OFFLINE=1 python3 -m benchmarks.gpu --bundled "$here" "$
 
 def make_bundle(folder: Path, data_dirs: list[Path], encoder: Path | None) -> None:
     """Write code, clips, encoder and `run` into a new folder."""
-    import librosa
     import soundfile
 
-    from utils.audio import SAMPLING_RATE
+    from utils.audio import SAMPLING_RATE, read_waveform
     from utils.download import find_corpora
 
     if folder.exists():
@@ -74,8 +73,7 @@ def make_bundle(folder: Path, data_dirs: list[Path], encoder: Path | None) -> No
     for file in chosen:
         target = folder / "clips" / f"Actor_{file.stem[-2:]}" / f"{file.stem}.flac"
         target.parent.mkdir(parents=True, exist_ok=True)
-        waveform, _ = librosa.load(file, sr=SAMPLING_RATE, res_type="soxr_hq")
-        soundfile.write(target, waveform, SAMPLING_RATE)
+        soundfile.write(target, read_waveform(file), SAMPLING_RATE)
     tracked = ["git", "ls-files", "*.py", "model_card.md", "requirements.txt"]
     listed = subprocess.check_output(tracked, cwd=PROJECT_ROOT, text=True)
     for name in listed.splitlines():
