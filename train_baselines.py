@@ -37,16 +37,28 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from utils import report, runs
-from utils.audio import SAMPLING_RATE
-from utils.audit import audit
-from utils.calibration import describe_scaling
-from utils.card import write_card
-from utils.corpora import CORPORA, REAL_CORPORA
-from utils.demo import make_demo_corpus
-from utils.download import find_corpora
-from utils.explain import permutation_importance
-from utils.features import (
+from utils.data.audio import SAMPLING_RATE
+from utils.data.corpora import CORPORA, REAL_CORPORA
+from utils.data.custom_corpus import find_training_corpora
+from utils.data.demo import make_demo_corpus
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import (
+    PROTOCOL_WORDS,
+    PROTOCOLS,
+    SINGLE_MODEL,
+    SPLITS,
+    folds_digest,
+    select_emotions,
+    selection_groups,
+    split_models,
+)
+from utils.data.table import check_table, read_table
+from utils.evaluation.calibration import describe_scaling
+from utils.evaluation.explanations import permutation_importance
+from utils.evaluation.latency import measure_latency
+from utils.evaluation.robustness import judge, predict_perturbed, wants_robustness_test
+from utils.features.extraction import (
     FEATURE_SETS,
     extract,
     extract_all,
@@ -55,12 +67,13 @@ from utils.features import (
     feature_names,
     normalize_speakers,
 )
-from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
-from utils.labels import choose_emotions
-from utils.metrics import measure_latency
-from utils.out_of_domain import evaluate_on
-from utils.own_clips import find_training_clips
-from utils.repository import Repository
+from utils.hub.checkpoints import CheckpointUploader, fetch_checkpoints
+from utils.hub.publication import check_hub_options, publish
+from utils.hub.repository import Repository
+from utils.report import report
+from utils.report.audit import audit
+from utils.report.card import write_card
+from utils.report.run_folder import begin_run, check_run_folder, save_reference_predictions
 from utils.runtime import (
     PROJECT_ROOT,
     InputError,
@@ -73,18 +86,7 @@ from utils.runtime import (
     write_json,
     write_text,
 )
-from utils.splits import (
-    PROTOCOL_WORDS,
-    PROTOCOLS,
-    SINGLE_MODEL,
-    SPLITS,
-    folds_digest,
-    select_emotions,
-    selection_groups,
-    split_models,
-)
-from utils.stress import hear_conditions, judge, wants_stress_test
-from utils.table import check_table, read_table
+from utils.score import evaluate_on
 
 # ---------------------------------------------------------------------------------------------------
 # Arguments
@@ -255,7 +257,7 @@ def main() -> None:
             repo_id = args.hub_model_id or output_dir.resolve().name
             repo_id += f"-{name}" if len(args.models) > 1 else ""
             repositories[name] = Repository(repo_id, args.hub_private_repo)
-        if runs.check_run_folder(
+        if check_run_folder(
             output_dir / name, overwrite, bool(args.resume_from_checkpoint), bool(args.evaluate_on)
         ):
             names.append(name)
@@ -275,7 +277,7 @@ def main() -> None:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
         files = find_corpora(args.corpora, [Path(folder) for folder in args.data_dir])
-    own_files, own_clips = find_training_clips(args.train_on, args.evaluate_on)
+    own_files, own_clips = find_training_corpora(args.train_on, args.evaluate_on)
     files |= own_files
     table, waveforms = read_table(files, cache_dir, own_clips)
     digests = table["digest"].tolist()
@@ -315,15 +317,15 @@ def main() -> None:
     }
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
     for name in names:  # all of them now: a model that is yet to come must not wear the card of an older run
-        runs.begin_run(output_dir / name, args.resume_from_checkpoint, identity)
+        begin_run(output_dir / name, args.resume_from_checkpoint, identity)
 
     changed_features = None
-    if wants_stress_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
+    if wants_robustness_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
         if args.speaker_normalization:
             logger.info("No test of robustness: --speaker_normalization needs all clips of a voice together")
         else:  # all models hear the same changed clips
             test_clips = final[final["split"] == "test"]
-            changed_features = hear_conditions(
+            changed_features = predict_perturbed(
                 lambda changed: extract_all(changed, args.features),
                 test_clips,
                 waveforms,
@@ -335,7 +337,7 @@ def main() -> None:
         start = time.perf_counter()
         run_folder = output_dir / name
         if args.hub_strategy == "checkpoint":
-            keeper = CheckpointKeeper(repositories[name], run_folder)
+            keeper = CheckpointUploader(repositories[name], run_folder)
 
         heard, importance, seconds_before = [], None, 0.0
         for fold, split in models.items():
@@ -390,7 +392,9 @@ def main() -> None:
         # -------------------------------------------------------------------------------------------
         # Report and card
 
-        from utils import explain_plots, plots  # Matplotlib is for the end of a run
+        from utils.report import explanation_plots as explain_plots  # Matplotlib is for the end of a run
+        from utils.report.model_plots import plot_importance  # Matplotlib is for the end of a run
+        from utils.report.style import save_figure
 
         metrics = report.describe_run(
             script=Path(__file__).name,
@@ -436,11 +440,11 @@ def main() -> None:
         metrics["importance"] = importance
         (run_folder / "figures").mkdir(exist_ok=True)
         write_bytes(run_folder / "model.skops", saved)
-        plots.save(plots.plot_importance(importance["uar"]), run_folder / "figures" / "importance.png")
+        save_figure(plot_importance(importance["uar"]), run_folder / "figures" / "importance.png")
         for emotion, losses in importance["recall"].items():
             figure = explain_plots.plot_group_losses(losses, f"What “{emotion}” rests on")
-            plots.save(figure, run_folder / "figures" / f"explained_{emotion}.png")
-        runs.keep_checked_clips(run_folder, checked, hear(model, checked_features, emotions))
+            save_figure(figure, run_folder / "figures" / f"explained_{emotion}.png")
+        save_reference_predictions(run_folder, checked, hear(model, checked_features, emotions))
         if changed_features:
             told = {
                 condition: hear(model, changed, emotions) for condition, changed in changed_features.items()

@@ -35,23 +35,37 @@ import tensorflow as tf
 from keras import layers, ops
 from tqdm.auto import tqdm
 
-from utils import report, runs
-from utils.audio import SAMPLING_RATE, Waveforms
-from utils.audit import audit, explain
-from utils.calibration import describe_scaling
-from utils.card import write_card
-from utils.corpora import CORPORA, REAL_CORPORA
-from utils.dataset import build_dataset
-from utils.demo import make_demo_corpus
-from utils.download import find_corpora
-from utils.grad_cam import grad_cam
-from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
-from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
-from utils.labels import choose_emotions
-from utils.metrics import measure_latency
-from utils.out_of_domain import evaluate_on
-from utils.own_clips import find_training_clips
-from utils.repository import Repository
+from utils.cnn.batches import TrainingSegments, WholeClips
+from utils.cnn.grad_cam import grad_cam
+from utils.cnn.training import ResumableTraining, WeightAverage
+from utils.data.audio import SAMPLING_RATE
+from utils.data.corpora import CORPORA, REAL_CORPORA
+from utils.data.custom_corpus import find_training_corpora
+from utils.data.dataset import build_dataset
+from utils.data.decoding import Waveforms
+from utils.data.demo import make_demo_corpus
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import (
+    PROTOCOL_WORDS,
+    PROTOCOLS,
+    SINGLE_MODEL,
+    describe_split,
+    folds_digest,
+    select_emotions,
+    split_models,
+)
+from utils.data.table import check_table, read_table
+from utils.evaluation.calibration import describe_scaling
+from utils.evaluation.latency import measure_latency
+from utils.evaluation.robustness import measure_robustness, wants_robustness_test
+from utils.hub.checkpoints import CheckpointUploader, fetch_checkpoints
+from utils.hub.publication import check_hub_options, publish
+from utils.hub.repository import Repository
+from utils.report import report
+from utils.report.audit import audit, explain
+from utils.report.card import write_card
+from utils.report.run_folder import begin_run, check_run_folder, save_reference_predictions
 from utils.runtime import (
     PROJECT_ROOT,
     cache_folder,
@@ -61,17 +75,7 @@ from utils.runtime import (
     run_script,
     write_text,
 )
-from utils.splits import (
-    PROTOCOL_WORDS,
-    PROTOCOLS,
-    SINGLE_MODEL,
-    describe_split,
-    folds_digest,
-    select_emotions,
-    split_models,
-)
-from utils.stress import stress_test, wants_stress_test
-from utils.table import check_table, read_table
+from utils.score import evaluate_on
 
 # ---------------------------------------------------------------------------------------------------
 # Arguments
@@ -279,7 +283,7 @@ def build_model(num_emotions: int, width: int, dropout: float, seed: int) -> tup
 
 
 def describe_layers(classifier: keras.Model) -> list[tuple[str, str, str]]:
-    """Return the boxes of `plots.plot_layers`: one per layer with weights, with what follows it."""
+    """Return the boxes of `plot_layers`: one per layer with weights, with what follows it."""
     boxes = []
     for model in classifier.layers[1:]:
         for layer in model.layers:
@@ -326,7 +330,7 @@ def main() -> None:
 
     overwrite = args.overwrite or (args.demo and args.output_dir == DEMO["output_dir"])
     cache_dir = Path(args.cache_dir or cache_folder())
-    unfinished = runs.check_run_folder(
+    unfinished = check_run_folder(
         run_folder, overwrite, bool(args.resume_from_checkpoint), bool(args.evaluate_on)
     )
     repository = None
@@ -345,7 +349,7 @@ def main() -> None:
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
         files = find_corpora(args.corpora, [Path(folder) for folder in args.data_dir])
-    own_files, own_clips = find_training_clips(args.train_on, args.evaluate_on)
+    own_files, own_clips = find_training_corpora(args.train_on, args.evaluate_on)
     files |= own_files
     table, waveforms = read_table(files, cache_dir, own_clips)
     table, findings = check_table(table, args.allow_partial)
@@ -363,10 +367,10 @@ def main() -> None:
     places += ("resume_from_checkpoint",)
     identity = {name: value for name, value in vars(args).items() if name not in places and "hub" not in name}
     identity |= {"emotions": list(emotions), "split_digest": folds_digest(list(folds.values()))}
-    runs.begin_run(run_folder, args.resume_from_checkpoint, identity)
+    begin_run(run_folder, args.resume_from_checkpoint, identity)
     keep = []
     if args.hub_strategy == "checkpoint":
-        keeper = CheckpointKeeper(repository, run_folder)
+        keeper = CheckpointUploader(repository, run_folder)
         keep = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: keeper())]
 
     heard = []
@@ -418,8 +422,8 @@ def main() -> None:
         plateau = keras.callbacks.ReduceLROnPlateau(
             "val_uar", mode="max", factor=0.5, patience=max(1, args.patience // 3)
         )
-        go_on = GoOn(model_folder, segments, average, early_stopping, plateau)
-        num_done = go_on.restore(trainee)
+        resumable = ResumableTraining(model_folder, segments, average, early_stopping, plateau)
+        num_done = resumable.restore(trainee)
         try:
             if num_done < args.epochs and not trainee.stop_training:
                 trainee.fit(
@@ -428,13 +432,13 @@ def main() -> None:
                     epochs=args.epochs,
                     shuffle=False,  # the segments are: Keras' own order of the batches could not be resumed
                     verbose=2,
-                    callbacks=[average, early_stopping, plateau, go_on, *keep],
+                    callbacks=[average, early_stopping, plateau, resumable, *keep],
                 )
         except KeyboardInterrupt:
             logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
             raise
-        training_seconds = sum(figures["seconds"] for figures in go_on.history)  # before a kill as well
-        go_on.restore_best()
+        training_seconds = sum(figures["seconds"] for figures in resumable.history)  # before a kill as well
+        resumable.restore_best()
         weights = (run_folder if split is final else model_folder) / "model.keras"
         classifier.save(weights)
 
@@ -467,12 +471,13 @@ def main() -> None:
     # -----------------------------------------------------------------------------------------------
     # Report and card
 
-    from utils import plots  # Matplotlib is for the end of a run
+    from utils.report.model_plots import plot_layers  # Matplotlib is for the end of a run
+    from utils.report.style import save_figure
 
     history = [
         {"epoch": epoch, "loss": figures["loss"], "learning_rate": figures["learning_rate"]}
         | {"eval_loss": figures["val_loss"], "eval_uar": figures["val_uar"]}
-        for epoch, figures in enumerate(go_on.history, start=1)
+        for epoch, figures in enumerate(resumable.history, start=1)
     ]
     metrics = report.describe_run(
         script=Path(__file__).name,
@@ -515,27 +520,29 @@ def main() -> None:
         metrics["calibration"] = describe_scaling(predictions["validation"], predictions["test"], emotions)
     metrics["duration_seconds"] = time.perf_counter() - start
     (run_folder / "figures").mkdir(exist_ok=True)
-    plots.save(
-        plots.plot_layers(describe_layers(saved), f"{saved.count_params():,} parameters"),
+    save_figure(
+        plot_layers(describe_layers(saved), f"{saved.count_params():,} parameters"),
         run_folder / "figures" / "model.png",
     )
 
     def hear(heard: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate([saved.predict_on_batch(waveform[None]) for waveform in heard])
 
-    runs.keep_checked_clips(run_folder, checked, hear(checked))
+    save_reference_predictions(run_folder, checked, hear(checked))
     if args.protocol in SINGLE_MODEL:
-        from utils.explain_plots import plot_heat
+        from utils.report.explanation_plots import plot_grad_cam
 
         explain(
             run_folder,
             predictions["test"].set_index(final.index[final["split"] == "test"]),
             waveforms,
             emotions,
-            lambda waveform, label, title: plot_heat(grad_cam(saved, waveform, label), title),
+            lambda waveform, label, title: plot_grad_cam(grad_cam(saved, waveform, label), title),
         )
-    if wants_stress_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
-        metrics["stress"] = stress_test(hear, final[final["split"] == "test"], waveforms, emotions, args.seed)
+    if wants_robustness_test(args.protocol, args.demo, args.stress_test, args.no_stress_test):
+        metrics["stress"] = measure_robustness(
+            hear, final[final["split"] == "test"], waveforms, emotions, args.seed
+        )
     if args.protocol != "random":  # of voices that were heard in training it would say nothing
         audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

@@ -50,38 +50,62 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from utils import report, runs
-from utils.audio import MIN_SECONDS, SAMPLING_RATE, Waveforms
-from utils.audit import audit, explain
-from utils.batches import Clips
-from utils.card import write_card
-from utils.corpora import CORPORA, REAL_CORPORA
-from utils.dataset import build_dataset
-from utils.demo import make_demo_corpus
-from utils.download import find_corpora
-from utils.embed import embed
-from utils.emotion_metric import EmotionMetric
-from utils.encoder import (
+from utils.data.audio import MIN_SECONDS, SAMPLING_RATE
+from utils.data.corpora import CORPORA, REAL_CORPORA
+from utils.data.custom_corpus import find_training_corpora
+from utils.data.dataset import build_dataset
+from utils.data.decoding import Waveforms
+from utils.data.demo import make_demo_corpus
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import (
+    PROTOCOL_WORDS,
+    PROTOCOLS,
+    SINGLE_MODEL,
+    SPLITS,
+    describe_split,
+    folds_digest,
+    select_emotions,
+    split_models,
+    training_parts,
+)
+from utils.data.table import check_table, read_table
+from utils.encoders.batches import Clips
+from utils.encoders.distributed import (
+    broadcast_from_main,
+    broadcast_weights,
+    ensure_local,
+    shares_disk_with_main,
+)
+from utils.encoders.embeddings import embed
+from utils.encoders.frames import Frames
+from utils.encoders.freezing import (
     add_lora,
     count_frames,
+    exclude_last_state,
     freeze_all_but_last,
     is_head,
-    leave_out_last_state,
     num_used_layers,
     predict,
     unpadded_logits,
 )
-from utils.explain import occlude
-from utils.export import compare_onnx, export_onnx, require_onnx
-from utils.frames import Frames
-from utils.hub import CheckpointKeeper, check_hub_options, fetch_checkpoints, publish
-from utils.labels import choose_emotions
-from utils.machines import at_hand, of_first, sees_disk_of_first, share_weights
-from utils.metrics import fit_temperature, measure_latency
-from utils.out_of_domain import evaluate_on
-from utils.own_clips import find_training_clips
-from utils.probe import Probe, fit_probes, fold_into, scale_logits
-from utils.repository import Repository
+from utils.encoders.partial_model import FrozenClips, TunedLayers
+from utils.encoders.probe import Probe, fit_probes, fold_into, scale_logits
+from utils.encoders.trainer import EmotionTrainer, OnSaveCallback
+from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.emotion_metric import EmotionMetric
+from utils.evaluation.explanations import occlude
+from utils.evaluation.latency import measure_latency
+from utils.evaluation.robustness import measure_robustness, wants_robustness_test
+from utils.hub.checkpoints import CheckpointUploader, fetch_checkpoints
+from utils.hub.publication import check_hub_options, publish
+from utils.hub.repository import Repository
+from utils.onnx_export.comparison import compare_onnx
+from utils.onnx_export.exporter import export_onnx, require_onnx
+from utils.report import report
+from utils.report.audit import audit, explain
+from utils.report.card import write_card
+from utils.report.run_folder import begin_run, check_run_folder, last_checkpoint, save_reference_predictions
 from utils.runtime import (
     PROJECT_ROOT,
     InputError,
@@ -96,21 +120,7 @@ from utils.runtime import (
     write_json,
     write_text,
 )
-from utils.splits import (
-    PROTOCOL_WORDS,
-    PROTOCOLS,
-    SINGLE_MODEL,
-    SPLITS,
-    describe_split,
-    folds_digest,
-    select_emotions,
-    split_models,
-    training_parts,
-)
-from utils.stress import stress_test, wants_stress_test
-from utils.table import check_table, read_table
-from utils.trainer import AfterSaving, EmotionTrainer
-from utils.tuned import FrozenClips, TunedLayers
+from utils.score import evaluate_on
 
 # ---------------------------------------------------------------------------------------------------
 # Arguments
@@ -378,7 +388,7 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
         config = Wav2Vec2Config(**SIZES[arguments.from_config], **settings)
         extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
         model = AutoModelForAudioClassification.from_config(config)
-        leave_out_last_state(model)
+        exclude_last_state(model)
         return model, extractor
     name = arguments.model_name_or_path
     try:
@@ -412,7 +422,7 @@ def build_model(arguments: ModelArguments, emotions: tuple[str, ...]):
             f"--model_name_or_path {name}: has no weights for {len(missing)} parts of its encoder "
             f"({missing[0]}, ...)"
         )
-    leave_out_last_state(model)
+    exclude_last_state(model)
     return model, extractor
 
 
@@ -426,7 +436,7 @@ def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, floa
     return {"loss": loss} | {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
 
 
-def hears_frozen_clips(data: DataArguments, arguments: ModelArguments) -> bool:
+def caches_frozen_layers(data: DataArguments, arguments: ModelArguments) -> bool:
     """Whether the frozen layers need to hear each clip but once: it and they are the same in each epoch."""
     return not data.augment and arguments.parameter_efficient == "none"
 
@@ -497,7 +507,7 @@ def fine_tune(trainer: EmotionTrainer, checkpoint: str | None) -> None:
     except KeyboardInterrupt:
         logger.info("\nThe same command with --resume_from_checkpoint true goes on from the last epoch.")
         raise
-    share_weights(trainer.model)
+    broadcast_weights(trainer.model)
 
 
 def describe_model(arguments: ModelArguments, model, kept: str, probe: Probe | None) -> str:
@@ -545,7 +555,7 @@ def describe_training(
             f"the best validation {args.metric_for_best_model}" if args.load_best_model_at_end else "the end"
         )
         clips = f"clips of like length cut to at most {data.max_length_seconds:g} s"
-        if hears_frozen_clips(data, model):
+        if caches_frozen_layers(data, model):
             clips = "whole clips, which the frozen layers heard once"
         sentences += [
             f"{'Then fine-tuning from there' if probed else 'Trained'} with {args.optim.value}, weight decay "
@@ -587,12 +597,12 @@ def main() -> None:
     # The demo's own folder may always be replaced.
     overwrite = args.overwrite or (data_args.demo and run_folder == Path(DEMO["output_dir"]))
     # The run is on the disk of the first process; machines without a share in it keep there what they need.
-    unfinished = of_first(
-        runs.check_run_folder(
+    unfinished = broadcast_from_main(
+        check_run_folder(
             run_folder, overwrite, bool(args.resume_from_checkpoint), bool(data_args.evaluate_on)
         )
     )
-    shared = sees_disk_of_first(run_folder)
+    shared = shares_disk_with_main(run_folder)
     tidies = args.should_save or (args.local_process_index == 0 and not shared)
     # Of several processes the first of each machine does the work, and the others read what it cached.
     with args.main_process_first(desc="reading the corpora"):
@@ -616,7 +626,7 @@ def main() -> None:
             files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
         else:
             files = find_corpora(data_args.corpora, [Path(folder) for folder in data_args.data_dir])
-        own_files, own_clips = find_training_clips(data_args.train_on, data_args.evaluate_on)
+        own_files, own_clips = find_training_corpora(data_args.train_on, data_args.evaluate_on)
         files |= own_files
         table, waveforms = read_table(files, cache_dir, own_clips)
         table, findings = check_table(table, data_args.allow_partial)
@@ -642,7 +652,7 @@ def main() -> None:
         named = args.resume_from_checkpoint
         if not shared:  # a checkpoint that is named is on the first machine
             named = named and "true"
-        chosen = runs.begin_run(run_folder, named, identity, writes=tidies)
+        chosen = begin_run(run_folder, named, identity, writes=tidies)
 
     # -----------------------------------------------------------------------------------------------
     # Features: the waveform itself, at zero mean and unit variance where the encoder wants it so; and for
@@ -654,7 +664,7 @@ def main() -> None:
         freeze_all_but_last(model, model_args.unfreeze_layers)
     begun = time.perf_counter()
     frames = None
-    if args.num_train_epochs > 0 and hears_frozen_clips(data_args, model_args):
+    if args.num_train_epochs > 0 and caches_frozen_layers(data_args, model_args):
         num_layers = num_used_layers(model.config) - model_args.unfreeze_layers
         num_frames = count_frames(model, table["num_samples"])
         with args.main_process_first(desc="making room for frames"):
@@ -688,13 +698,13 @@ def main() -> None:
 
     keep = []
     if repository and args.hub_strategy == "checkpoint":
-        keep = [AfterSaving(CheckpointKeeper(repository, run_folder))]
+        keep = [OnSaveCallback(CheckpointUploader(repository, run_folder))]
 
     heard, facts = [], {}
     for name, split in models.items():
         model_folder = run_folder / "checkpoints" / name.replace(" ", "_")
         finished = model_folder.with_suffix(".csv")
-        if of_first(args.resume_from_checkpoint and finished.exists()):
+        if broadcast_from_main(args.resume_from_checkpoint and finished.exists()):
             logger.info("%s: was trained and tested before", name)
             if args.should_save:
                 heard.append(report.read_predictions(finished))
@@ -729,10 +739,10 @@ def main() -> None:
             args.output_dir = str(model_folder)
             checkpoint = chosen
             if args.resume_from_checkpoint and not chosen and args.should_save:
-                checkpoint = runs.last_checkpoint(model_folder)
-            if checkpoint := of_first(checkpoint):
+                checkpoint = last_checkpoint(model_folder)
+            if checkpoint := broadcast_from_main(checkpoint):
                 place = Path(checkpoint)
-                checkpoint = str(at_hand(place, model_folder / place.name, shared))
+                checkpoint = str(ensure_local(place, model_folder / place.name, shared))
             trainer, adapted = build_trainer(model, train, validation, data_args, model_args, args, keep)
             fine_tune(trainer, checkpoint)
             candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
@@ -761,7 +771,7 @@ def main() -> None:
             if args.should_save:
                 model.save_pretrained(weights)
                 extractor.save_pretrained(weights)
-            weights = at_hand(weights, model_folder, shared)
+            weights = ensure_local(weights, model_folder, shared)
             saved = AutoModelForAudioClassification.from_pretrained(weights).to(args.device)
         scored = {}
         for part in ("validation", "test") if split is final else ("test",):
@@ -874,9 +884,9 @@ def main() -> None:
     def hear(heard: Sequence[np.ndarray]) -> np.ndarray:
         return torch.cat([classify(waveform) for waveform in heard]).double().softmax(dim=-1).numpy()
 
-    runs.keep_checked_clips(run_folder, checked, hear(checked))
+    save_reference_predictions(run_folder, checked, hear(checked))
     if data_args.protocol in SINGLE_MODEL:
-        from utils.explain_plots import plot_occlusion  # Matplotlib is for the end of a run
+        from utils.report.explanation_plots import plot_occlusion  # Matplotlib is for the end of a run
 
         explain(
             run_folder,
@@ -887,8 +897,12 @@ def main() -> None:
                 waveform, SAMPLING_RATE, occlude(hear, waveform, SAMPLING_RATE, label), title
             ),
         )
-    if wants_stress_test(data_args.protocol, data_args.demo, data_args.stress_test, data_args.no_stress_test):
-        metrics["stress"] = stress_test(hear, final[final["split"] == "test"], waveforms, emotions, args.seed)
+    if wants_robustness_test(
+        data_args.protocol, data_args.demo, data_args.stress_test, data_args.no_stress_test
+    ):
+        metrics["stress"] = measure_robustness(
+            hear, final[final["split"] == "test"], waveforms, emotions, args.seed
+        )
     if data_args.protocol != "random":  # of voices that were heard in training it would say nothing
         audit(run_folder, metrics, predictions["test"], final)
     report.write_report(run_folder, metrics, predictions["test"], history, examples, SAMPLING_RATE)

@@ -21,14 +21,15 @@ import train_cnn as script  # isort: skip
 import keras
 import tensorflow as tf
 
-from utils.corpora import CORPORA
-from utils.dataset import build_dataset
-from utils.download import find_corpora
-from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
-from utils.labels import choose_emotions
+from utils.cnn.batches import TrainingSegments, WholeClips
+from utils.cnn.training import ResumableTraining, WeightAverage
+from utils.data.corpora import CORPORA
+from utils.data.dataset import build_dataset
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import select_emotions, split_models
+from utils.data.table import check_table, read_table
 from utils.runtime import cache_folder, describe_device, logger, run_script
-from utils.splits import select_emotions, split_models
-from utils.table import check_table, read_table
 
 
 class OneBatch(keras.utils.PyDataset):
@@ -108,10 +109,10 @@ def measure(dataset, num_emotions: int, rounds: int, folder: Path) -> None:
     average = WeightAverage(*networks, classifier, validation, decay=options.average_decay)
     early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=options.patience)
     plateau = keras.callbacks.ReduceLROnPlateau("val_uar", mode="max", factor=0.5, patience=10)
-    go_on = GoOn(folder, segments, average, early_stopping, plateau)
-    go_on.restore(trainee)
+    resumable = ResumableTraining(folder, segments, average, early_stopping, plateau)
+    resumable.restore(trainee)
 
-    callbacks = [average, early_stopping, plateau, go_on]
+    callbacks = [average, early_stopping, plateau, resumable]
     kinds = {
         "real": (segments, callbacks),
         "ready": (OneBatch(segments), callbacks),

@@ -21,9 +21,11 @@ import joblib
 import librosa
 import numpy as np
 
-from utils import contours, features, voice
-from utils.audio import SAMPLING_RATE, Waveforms, decode_files, file_digest, read_waveform
-from utils.download import find_corpora
+from utils.data.audio import SAMPLING_RATE, read_waveform
+from utils.data.decoding import Waveforms, decode_files, file_digest
+from utils.data.download import find_corpora
+from utils.features import acoustics, contours
+from utils.features import functionals as features
 from utils.runtime import describe_device, logger, run_script
 
 NUM_ROUNDS = 5
@@ -33,12 +35,17 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 def with_librosa(waveform: np.ndarray) -> dict[str, np.ndarray]:
     """Return contour -> its mean, deviation and percentiles, each contour by librosa's function for it."""
-    samples, _ = voice.speech_part(waveform)
+    samples, _ = acoustics.speech_part(waveform)
     padded = np.pad(
-        samples, (voice.NUM_FFT - voice.WINDOW) // 2
+        samples, (acoustics.NUM_FFT - acoustics.WINDOW) // 2
     )  # librosa centres the window in the transform
-    frames = {"n_fft": voice.NUM_FFT, "hop_length": voice.HOP, "win_length": voice.WINDOW, "center": False}
-    frames["window"] = voice.HANN / np.sqrt((voice.HANN**2).sum())
+    frames = {
+        "n_fft": acoustics.NUM_FFT,
+        "hop_length": acoustics.HOP,
+        "win_length": acoustics.WINDOW,
+        "center": False,
+    }
+    frames["window"] = acoustics.HANN / np.sqrt((acoustics.HANN**2).sum())
     rate, mel = {"sr": SAMPLING_RATE}, {"n_mels": contours.NUM_MELS, "fmin": 50}
     feature = librosa.feature
 
@@ -50,14 +57,16 @@ def with_librosa(waveform: np.ndarray) -> dict[str, np.ndarray]:
         return librosa.power_to_db(energies, top_db=contours.FLOOR_DB)
 
     silence = 10 ** (-contours.FLOOR_DB / 20)
-    rms = {"frame_length": voice.WINDOW, "hop_length": voice.HOP, "center": False}
+    rms = {"frame_length": acoustics.WINDOW, "hop_length": acoustics.HOP, "center": False}
     matrices = {
         "mfcc.c": feature.mfcc(S=log_mel(), n_mfcc=contours.NUM_MFCC),
         "logmel.band": log_mel(),
         "spectral.centroid": feature.spectral_centroid(S=power(), **rate),
         "spectral.bandwidth": feature.spectral_bandwidth(S=power(), **rate),
         "spectral.zero_crossings": feature.zero_crossing_rate(samples, **rms)
-        * (voice.WINDOW / (voice.WINDOW - 1)),  # librosa divides by the samples, not by the steps between
+        * (
+            acoustics.WINDOW / (acoustics.WINDOW - 1)
+        ),  # librosa divides by the samples, not by the steps between
         "energy.level": 20 * np.log10(np.maximum(feature.rms(y=samples, **rms), silence)),
     }
     for part in (25, 50, 75, 90):
@@ -75,8 +84,8 @@ def with_librosa(waveform: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def ours(waveform: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the same of the same contours, by the functions of `utils.contours`, from one spectrum."""
-    frames, power, rms = voice.spectra(voice.speech_part(waveform)[0])
+    """Return the same of the same contours, by the functions of `utils.features`, from one spectrum."""
+    frames, power, rms = acoustics.spectra(acoustics.speech_part(waveform)[0])
     named = contours.frame_contours(frames, rms) | contours.cepstral_contours(power)
     named |= contours.spectral_contours(power)
     values = features.summary(np.stack(list(named.values())).astype(np.float64))

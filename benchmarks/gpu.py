@@ -63,8 +63,8 @@ def make_bundle(folder: Path, data_dirs: list[Path], encoder: Path | None) -> No
     """Write code, clips, encoder and `run` into a new folder."""
     import soundfile
 
-    from utils.audio import SAMPLING_RATE, read_waveform
-    from utils.download import find_corpora
+    from utils.data.audio import SAMPLING_RATE, read_waveform
+    from utils.data.download import find_corpora
 
     if folder.exists():
         raise InputError(f"--bundle {folder}: exists; expected a new folder")
@@ -129,11 +129,11 @@ class Place:
     @functools.cached_property
     def data(self) -> tuple:
         """The clips with their split (`holdout`), their waveforms, and the emotions."""
-        from utils.corpora import CORPORA
-        from utils.download import find_corpora
-        from utils.labels import choose_emotions
-        from utils.splits import select_emotions, split_models
-        from utils.table import check_table, read_table
+        from utils.data.corpora import CORPORA
+        from utils.data.download import find_corpora
+        from utils.data.labels import choose_emotions
+        from utils.data.splits import select_emotions, split_models
+        from utils.data.table import check_table, read_table
 
         files = find_corpora(["ravdess"], [self.clips])
         table, waveforms = read_table(files, self.scratch / "cache")
@@ -154,9 +154,9 @@ def trained(place: Place, precision: str):
     import torch
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-    from utils.audio import SAMPLING_RATE
-    from utils.encoder import unpadded_logits
-    from utils.runs import read_checked_clips
+    from utils.data.audio import SAMPLING_RATE
+    from utils.encoders.freezing import unpadded_logits
+    from utils.report.run_folder import load_reference_predictions
 
     encoder = [f"--model_name_or_path={place.encoder}"] if place.encoder else ["--from_config=tiny"]
     if not place.on_gpu:
@@ -172,7 +172,7 @@ def trained(place: Place, precision: str):
         "seconds_of_run": time.perf_counter() - begun,
         "uar": metrics["test"]["uar"],
     }
-    waveforms, probabilities = read_checked_clips(run)
+    waveforms, probabilities = load_reference_predictions(run)
     model = AutoModelForAudioClassification.from_pretrained(run, dtype=torch.float32).eval()
     extractor = AutoFeatureExtractor.from_pretrained(run)
     values = [extractor(one, sampling_rate=SAMPLING_RATE)["input_values"][0] for one in waveforms]
@@ -200,7 +200,7 @@ def encoder_pass(place: Place):
 
     from benchmarks.training import now
     from train_wav2vec2 import ModelArguments, build_model
-    from utils.embed import embed
+    from utils.encoders.embeddings import embed
 
     split, waveforms, emotions = place.data
     for size, num_clips in (("base", 480), ("large", 240)):
@@ -239,12 +239,13 @@ def finish(place: Place):
 
     from benchmarks.training import now
     from train_wav2vec2 import ModelArguments, build_model
-    from utils.audio import SAMPLING_RATE, Waveforms
-    from utils.batches import Clips
-    from utils.dataset import build_dataset
-    from utils.encoder import predict, unpadded_logits
-    from utils.explain import occlude
-    from utils.stress import stress_test
+    from utils.data.audio import SAMPLING_RATE
+    from utils.data.dataset import build_dataset
+    from utils.data.decoding import Waveforms
+    from utils.encoders.batches import Clips
+    from utils.encoders.freezing import predict, unpadded_logits
+    from utils.evaluation.explanations import occlude
+    from utils.evaluation.robustness import measure_robustness
 
     split, waveforms, emotions = place.data
     model, extractor = build_model(ModelArguments(from_config=place.sizes["base"]), emotions)
@@ -270,7 +271,7 @@ def finish(place: Place):
     yield {"what": "occlusion", "seconds": now() - begun}
     if place.on_gpu:
         begun = now()
-        stress_test(classify, test, waveforms, emotions, 0)
+        measure_robustness(classify, test, waveforms, emotions, 0)
         yield {"what": "robustness", "clips": len(test), "seconds": now() - begun}
 
 
@@ -300,13 +301,13 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
 
     from benchmarks.training import choose_batches, our_trainer
     from train_wav2vec2 import ModelArguments, build_model
-    from utils.audio import SAMPLING_RATE
-    from utils.batches import Clips, EqualLengthSampler
-    from utils.dataset import build_dataset
-    from utils.embed import embed
-    from utils.encoder import count_frames, num_used_layers
-    from utils.frames import Frames
-    from utils.tuned import FrozenClips
+    from utils.data.audio import SAMPLING_RATE
+    from utils.data.dataset import build_dataset
+    from utils.encoders.batches import Clips, EqualLengthSampler
+    from utils.encoders.embeddings import embed
+    from utils.encoders.frames import Frames
+    from utils.encoders.freezing import count_frames, num_used_layers
+    from utils.encoders.partial_model import FrozenClips
 
     split, waveforms, emotions = place.data
     train = split[split["split"] == "train"]

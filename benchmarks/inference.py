@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from utils.audio import SAMPLING_RATE
-from utils.export import FILES, open_session
-from utils.runs import is_finished, read_checked_clips
+from utils.data.audio import SAMPLING_RATE
+from utils.onnx_export.session import FILES, open_session
+from utils.report.run_folder import is_finished, load_reference_predictions
 from utils.runtime import InputError, describe_device, run_script
 
 SECONDS = 3.7
@@ -69,7 +69,7 @@ def main() -> None:
     args = parser.parse_args()
     if not is_finished(args.run) or not (args.run / "onnx" / FILES["int8"]).exists():
         raise InputError(f"{args.run}: expected a finished run of train_wav2vec2.py with --export onnx")
-    heard, _ = read_checked_clips(args.run)
+    heard, _ = load_reference_predictions(args.run)
     clips = [np.resize(clip, round(SECONDS * SAMPLING_RATE)) for clip in heard[: args.clips]]
     ways = ways_to_answer(args.run, args.batch_size)
     answers = {words: way(clips) for words, way in ways.items()}  # the first call of each allocates

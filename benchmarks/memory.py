@@ -29,8 +29,9 @@ from pathlib import Path
 import psutil
 from joblib.externals import loky
 
-from utils import download, runtime, table
-from utils.corpora import CORPORA, Clip, parse_clip
+from utils import runtime
+from utils.data import download, table
+from utils.data.corpora import CORPORA, Clip, parse_clip
 
 RUNS = {
     "train_baselines.py": ["--models", "lr", "--features", "mfcc", "--no_stress_test"],

@@ -16,17 +16,17 @@ from pathlib import Path
 import torch
 
 from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, build_trainer
-from utils.batches import Clips
-from utils.corpora import CORPORA
-from utils.dataset import build_dataset
-from utils.download import find_corpora
-from utils.embed import embed
-from utils.encoder import num_used_layers
-from utils.labels import choose_emotions
-from utils.probe import fit_probes
+from utils.data.corpora import CORPORA
+from utils.data.dataset import build_dataset
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import select_emotions, split_models, training_parts
+from utils.data.table import check_table, read_table
+from utils.encoders.batches import Clips
+from utils.encoders.embeddings import embed
+from utils.encoders.freezing import num_used_layers
+from utils.encoders.probe import fit_probes
 from utils.runtime import cache_folder, describe_device, logger, run_script
-from utils.splits import select_emotions, split_models, training_parts
-from utils.table import check_table, read_table
 
 NUM_EPOCHS = 3
 WARM_UP, TIMED = 5, 20

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from utils.audio import SAMPLING_RATE
+from utils.data.audio import SAMPLING_RATE
 from utils.runtime import PROJECT_ROOT, describe_device
 
 PASS_CLIPS = {"tiny": 400, "base": 20}
@@ -88,10 +88,10 @@ def measure(size: str, note: Path) -> None:
         build_trainer,
         fine_tune,
     )
-    from utils.embed import embed
-    from utils.encoder import count_frames, num_used_layers
-    from utils.frames import Frames
-    from utils.tuned import FrozenClips
+    from utils.encoders.embeddings import embed
+    from utils.encoders.frames import Frames
+    from utils.encoders.freezing import count_frames, num_used_layers
+    from utils.encoders.partial_model import FrozenClips
 
     with tempfile.TemporaryDirectory() as own:
         args = RunArguments(

@@ -32,7 +32,14 @@ SCRIPTS = {
     "train_baselines.py": "train_baselines",
 }
 NUM_IMPORTS = 3
-IMPORTERS = ("train_wav2vec2", "train_cnn", "train_baselines", "utils.explore", "utils.compare", "utils.hub")
+IMPORTERS = (
+    "train_wav2vec2",
+    "train_cnn",
+    "train_baselines",
+    "utils.explore",
+    "utils.compare",
+    "utils.hub.publication",
+)
 HEAVY = ("torch", "transformers", "tensorflow", "sklearn", "matplotlib", "librosa", "numba", "datasets")
 """Packages; the table of imports says which of them a script brings in."""
 
@@ -110,7 +117,7 @@ def measure(args: argparse.Namespace) -> list[tuple[float, float, float]]:
     """Return of each round the seconds of decoding alone, of a cold run, and of a warm one."""
     script = importlib.import_module(SCRIPTS[args.measure])
     stop_at_first_step(args.measure)
-    from utils.download import find_corpora
+    from utils.data.download import find_corpora
 
     places = [Path(place) for place in args.data_dir]
     paths = [path for files in find_corpora(args.corpora, places).values() for path in files]
@@ -138,9 +145,9 @@ def measure(args: argparse.Namespace) -> list[tuple[float, float, float]]:
 def stop_at_first_step(name: str) -> None:
     """Put `stop` in the place of what a script does first with clips that are ready."""
     if name == "train_wav2vec2.py":
-        from utils import embed
+        from utils.encoders import embeddings
 
-        embed.hidden_states = stop  # the first batch is made
+        embeddings.hidden_states = stop  # the first batch is made
     elif name.startswith("train_wav2vec2.py"):
         from transformers import Trainer
 
@@ -150,7 +157,7 @@ def stop_at_first_step(name: str) -> None:
 
         keras.Model.fit = lambda self, segments, **options: stop(segments[0])
     else:
-        from utils import features
+        from utils.features import functionals as features
 
         class Parallel:
             """Takes the first task, as joblib would, and hands it to nobody."""

@@ -43,20 +43,21 @@ from transformers import (
 )
 
 from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, build_trainer
-from utils.audio import SAMPLING_RATE, Waveforms
-from utils.augment import augment
-from utils.batches import Clips, EqualLengthSampler
-from utils.corpora import CORPORA
-from utils.dataset import build_dataset
-from utils.download import find_corpora
-from utils.embed import embed
-from utils.encoder import count_frames, num_used_layers
-from utils.frames import Frames
-from utils.labels import choose_emotions
+from utils.data.audio import SAMPLING_RATE
+from utils.data.augment import augment
+from utils.data.corpora import CORPORA
+from utils.data.dataset import build_dataset
+from utils.data.decoding import Waveforms
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import select_emotions, split_models
+from utils.data.table import check_table, read_table
+from utils.encoders.batches import Clips, EqualLengthSampler
+from utils.encoders.embeddings import embed
+from utils.encoders.frames import Frames
+from utils.encoders.freezing import count_frames, num_used_layers
+from utils.encoders.partial_model import FrozenClips, alike
 from utils.runtime import cache_folder, describe_device, logger, run_script
-from utils.splits import select_emotions, split_models
-from utils.table import check_table, read_table
-from utils.tuned import FrozenClips, alike
 
 BATCH_SIZE = 8
 CORPORA_USED = ["ravdess", "tess"]

@@ -197,8 +197,8 @@ import json
 
 import pandas as pd
 
-from utils.download import find_corpora
-from utils.report import read_predictions
+from utils.data.download import find_corpora
+from utils.report.predictions import read_predictions
 
 corpora = [corpus["name"] for corpus in json.loads((run / "metrics.json").read_text())["corpora"]]
 found = find_corpora(corpora, [Path("data/demo")] if DEMO else [])
@@ -245,7 +245,7 @@ pd.DataFrame(classifier(waveform, top_k=None))""",
             """
 if os.environ.get("HF_TOKEN"):
     NAME = f"--hub_model_id {HUB_MODEL_ID}" if HUB_MODEL_ID else ""
-    !python -m utils.hub {RUN} {NAME}
+    !python -m utils.publish {RUN} {NAME}
     if _exit_code:
         raise SystemExit("Not published; the line above says why.")
 else:

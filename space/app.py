@@ -40,8 +40,9 @@ SPACE_MODEL = (_CARD.get("models") or [None])[0]
 if SPACE_MODEL:  # the kit is not here, but each model brings along the code that it was made with
     sys.path.insert(0, str(find_model(SPACE_MODEL)))
 
-from utils import listen, listen_html  # noqa: E402
-from utils.audio import MAX_FILE_BYTES, MAX_SECONDS, AudioError, read_waveform  # noqa: E402
+from utils.app import html as listen_html  # noqa: E402
+from utils.app import predictor  # noqa: E402
+from utils.data.audio import MAX_FILE_BYTES, MAX_SECONDS, AudioError, read_waveform  # noqa: E402
 from utils.runtime import refuse_arguments, run_script  # noqa: E402
 
 MAX_FILES = 100
@@ -111,10 +112,10 @@ def build_page(folder: Path, name: str | None = None) -> Page:
         InputError: it is no finished run, or its model cannot hear one clip alone.
     """
     folder = Path(folder)
-    run = listen.read_run(folder)
-    listener, test = listen.load_listener(folder, run), listen.read_test(folder, run)
+    run = predictor.read_run(folder)
+    predict, test = predictor.load_predictor(folder, run), predictor.read_test_confidences(folder, run)
     emotions = run["emotions"]
-    warnings, limits = listen.read_card(folder)
+    warnings, limits = predictor.read_card(folder)
 
     def listen_to_clip(path: str | None, threshold: float):
         """Return nothing for both inputs, what is remembered, the answer and the figure."""
@@ -125,7 +126,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
             waveform = read_and_delete(file)
         except AudioError as error:
             return None, None, None, listen_html.problem(f"{file.name}: {error}"), ""
-        whole, middles, along = listen.hear(listener, waveform)
+        whole, middles, along = predictor.predict_along_time(predict, waveform)
         return (
             None,
             None,
@@ -143,7 +144,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
                 waveform = read_and_delete(file)
                 if number >= MAX_FILES:
                     raise AudioError(f"not heard: at most {MAX_FILES} files at once")
-                rows.append((file.name, listener([waveform])[0], ""))
+                rows.append((file.name, predict([waveform])[0], ""))
             except AudioError as error:
                 rows.append((file.name, None, str(error)))
         return None, rows, listen_html.file_table(rows, emotions, threshold / 100)
@@ -177,7 +178,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
             table = gr.HTML(elem_id="table")
             rows = gr.State()
         with gr.Tab("Limits"):
-            gr.Markdown(f"{listen.describe_test(run)}\n\n{limits}", elem_id="limits")
+            gr.Markdown(f"{predictor.describe_test(run)}\n\n{limits}", elem_id="limits")
 
         # One clip at a time, so that visitors do not slow each other down; no event is offered as an API.
         model = {"concurrency_id": "model", "concurrency_limit": 1} | NO_API
@@ -244,15 +245,15 @@ def threshold_slider(run: dict, test) -> gr.Slider:
 
     Args:
         run: its metrics.json.
-        test: of `listen.read_test`.
+        test: of `predictor.read_test_confidences`.
     """
-    start = round(100 * listen.default_threshold(run))
+    start = round(100 * predictor.default_threshold(run))
     slider = gr.Slider(
         0, 100, start, step=1, label="Not sure below a probability of (%)", elem_classes="threshold"
     )
-    note = gr.HTML(listen_html.note(listen.describe_threshold(test, start / 100)), elem_classes="cost")
+    note = gr.HTML(listen_html.note(predictor.describe_threshold(test, start / 100)), elem_classes="cost")
     slider.change(
-        lambda percents: listen_html.note(listen.describe_threshold(test, percents / 100)),
+        lambda percents: listen_html.note(predictor.describe_threshold(test, percents / 100)),
         slider,
         note,
         show_progress="hidden",

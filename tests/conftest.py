@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
-from utils.demo import make_demo_corpus
+from utils.data.demo import make_demo_corpus
 
 PROJECT = Path(__file__).resolve().parent.parent
 

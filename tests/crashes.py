@@ -43,7 +43,7 @@ import safetensors
 
 PROJECT = Path(__file__).resolve().parent.parent
 PHASES = ("importing", "reading", "embedding", "training", "reporting", "finished")
-MARKS = {
+THRESHOLDS = {
     "Run folder": "reading",
     "Extracting": "embedding",
     "Encoding": "embedding",
@@ -135,7 +135,7 @@ def phase_of(run: Run, reference: Run, printed: str) -> str:
         return "finished"
     if any(not (path.parent / "README.md").exists() for path in run.output.rglob("figures")):
         return "reporting"
-    seen = {printed.rfind(mark): phase for mark, phase in MARKS.items() if mark in printed}
+    seen = {printed.rfind(mark): phase for mark, phase in THRESHOLDS.items() if mark in printed}
     phase = seen[max(seen)] if seen else "importing"
     begun = any(run.output.rglob("run.json"))
     # The baselines print nothing as they begin to train.

@@ -15,8 +15,9 @@ import pytest
 import soundfile
 from conftest import PROJECT
 
-from utils import audio
-from utils.audio import MAX_FILE_BYTES, AudioError, Waveforms, decode_files, file_digest, read_waveform
+from utils.data import audio
+from utils.data.audio import MAX_FILE_BYTES, AudioError, read_waveform
+from utils.data.decoding import Waveforms, decode_files, file_digest
 
 HERTZ = 440
 

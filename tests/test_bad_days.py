@@ -30,10 +30,10 @@ from test_download import (  # noqa: F401  fixtures among them
 )
 from test_labels_and_corpora import ravdess_names
 
-from utils.audio import decode_files, file_digest
-from utils.download import find_corpora
+from utils.data.decoding import decode_files, file_digest
+from utils.data.download import find_corpora
+from utils.data.unpack import unpack
 from utils.runtime import InputError, write_json
-from utils.unpack import unpack
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_cache_that_cannot_be_written_to_is_read_and_else_named(disk, tmp_path
 DECODE = """
 import sys
 from pathlib import Path
-from utils.audio import decode_files, file_digest
+from utils.data.decoding import decode_files, file_digest
 paths = [Path(path) for path in sys.argv[2:]]
 digests = [file_digest(path) for path in paths]
 print("ready", flush=True)
@@ -248,7 +248,7 @@ def test_a_script_on_a_full_disk_ends_in_one_line_and_leaves_the_old_figures(dis
     figure = "figure = Figure(); figure.subplots().plot(range(9))"
     program = f"""
 from matplotlib.figure import Figure
-from utils.plots import save
+from utils.report.style import save
 from utils.runtime import run_script
 
 def main():

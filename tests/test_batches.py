@@ -13,9 +13,9 @@ from datasets import Dataset
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Wav2Vec2FeatureExtractor
 
-from utils.audio import MIN_SECONDS, SAMPLING_RATE
-from utils.augment import NOISE_SNR_DB, SPEEDS, augment
-from utils.batches import Clips, EqualLengthSampler, collate
+from utils.data.audio import MIN_SECONDS, SAMPLING_RATE
+from utils.data.augment import NOISE_SNR_DB, SPEEDS, augment
+from utils.encoders.batches import Clips, EqualLengthSampler, collate
 
 MAX_SAMPLES = 4 * SAMPLING_RATE
 

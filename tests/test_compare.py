@@ -19,13 +19,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from utils.compare import (
     check_comparable,
     ensemble,
-    leaks,
+    inflation_by_random_split,
     paired_tests,
     read_run,
     results_table,
     update_between_markers,
 )
-from utils.report import score_predictions
+from utils.report.predictions import score_predictions
 from utils.runtime import InputError
 
 EMOTIONS = ["sad", "angry", "happy"]
@@ -126,11 +126,11 @@ def test_runs_that_do_not_belong_together_are_refused_with_the_reason(runs, chan
 
 def test_a_random_split_beside_folds_of_the_same_model_shows_the_leak(runs, tmp_path):
     leaky = read_run(write_run(tmp_path / "runs" / "leaky", 0.9, 5, protocol="random", split_digest="x"))
-    [row] = leaks(runs[:1], [leaky]).to_dict("records")
+    [row] = inflation_by_random_split(runs[:1], [leaky]).to_dict("records")
     points = 100 * (leaky.metrics["test"]["uar"] - runs[0].metrics["test"]["uar"])
     assert row["points that are the split's"] == round(points, 1) and row["run"] == leaky.name
     leaky.metrics["model"]["description"] = "another model"
-    assert leaks(runs[:1], [leaky]).empty
+    assert inflation_by_random_split(runs[:1], [leaky]).empty
 
 
 def test_the_command_writes_table_and_picture_and_fills_a_page(runs, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from utils.demo import make_demo_corpus
+from utils.data.demo import make_demo_corpus
 
 TEXT = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (`\w+\.py`.*?) \| (.*) \|$", TEXT, re.MULTILINE)

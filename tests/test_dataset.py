@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, DatasetDict, List, Value
 
-from utils.audio import Waveforms, read_waveform
-from utils.corpora import parse_clip
-from utils.dataset import METADATA, build_dataset
-from utils.splits import SPLITS, split_table
-from utils.table import check_table, read_table
+from utils.data.audio import read_waveform
+from utils.data.corpora import parse_clip
+from utils.data.dataset import METADATA, build_dataset
+from utils.data.decoding import Waveforms
+from utils.data.splits import SPLITS, split_table
+from utils.data.table import check_table, read_table
 
 EMOTIONS = ("sad", "neutral", "angry")  # not in the order of the vocabulary, for that order must not matter
 BROKEN, TWIN_OF, TWIN = "03-03-05-01-01-01-09", "03-03-04-01-01-01-01", "03-03-04-01-01-02-01"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils import demo
-from utils.corpora import CORPORA, parse_clip
-from utils.demo import make_demo_corpus
-from utils.labels import EMOTIONS
+from utils.data import demo
+from utils.data.corpora import CORPORA, parse_clip
+from utils.data.demo import make_demo_corpus
+from utils.data.labels import EMOTIONS
 
 NUM_SPEAKERS = 4
 

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.corpora import Archive
-from utils.download import download, find_corpora
+from utils.data.corpora import Archive
+from utils.data.download import download, find_corpora
+from utils.data.unpack import unpack
 from utils.runtime import InputError
-from utils.unpack import unpack
 
 RAVDESS = ("03-01-01-01-01-01-01.wav", "03-01-05-02-02-01-02.wav")
 TESS = ("OAF_back_fear.wav", "YAF_dog_ps.wav")

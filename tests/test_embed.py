@@ -14,9 +14,9 @@ from datasets import Dataset
 from test_encoder import CONFIGS, build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
-from utils.audio import Waveforms
-from utils.embed import _batches, embed, hidden_states, layer_means
-from utils.encoder import leave_out_last_state, num_used_layers
+from utils.data.decoding import Waveforms
+from utils.encoders.embeddings import _batches, embed, hidden_states, layer_means
+from utils.encoders.freezing import exclude_last_state, num_used_layers
 from utils.runtime import PROJECT_ROOT
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
@@ -43,7 +43,7 @@ def test_a_clip_has_the_same_means_beside_longer_ones_as_alone(encoder):
 def test_a_stock_head_gives_the_same_logits_from_the_means(encoder):
     model = build(encoder)
     torch.nn.init.normal_(model.layer_weights)
-    leave_out_last_state(model)
+    exclude_last_state(model)
     clips = random_clips(16_000, 9_000, 4_321)
     means = means_of(model, clips)
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def test_the_same_weights_under_other_settings_start_anew_and_under_another_head
 
 
 def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.embed.SHARD", 2)
+    monkeypatch.setattr("utils.encoders.embeddings.SHARD", 2)
     model = build("wav2vec2-base")
     waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
     whole = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "whole")
@@ -156,7 +156,7 @@ import numpy as np
 from accelerate import PartialState, debug_launcher
 from tests.test_embed import Counting, clips_of
 from tests.test_encoder import build
-from utils.embed import embed
+from utils.encoders.embeddings import embed
 
 def work():
     rank = PartialState(cpu=True).process_index  # the Trainer does this with --use_cpu true

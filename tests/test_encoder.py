@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification, HubertConfig, Wav2Vec2Config, WavLMConfig
 
-from utils.embed import hidden_states, layer_means
-from utils.encoder import (
+from utils.encoders.embeddings import hidden_states, layer_means
+from utils.encoders.freezing import (
     add_lora,
+    exclude_last_state,
     freeze_all_but_last,
     is_head,
-    leave_out_last_state,
     num_used_layers,
     predict,
     unpadded_logits,
@@ -54,7 +54,7 @@ every_encoder = pytest.mark.parametrize("encoder", CONFIGS)
 def build(encoder: str) -> torch.nn.Module:
     torch.manual_seed(0)
     model = AutoModelForAudioClassification.from_config(CONFIGS[encoder]).eval()
-    leave_out_last_state(model)
+    exclude_last_state(model)
     return model
 
 
@@ -190,7 +190,7 @@ def test_weights_give_the_same_logits_in_every_version(encoder):
     """Else a published model would give its users other answers than its card says."""
     model = AutoModelForAudioClassification.from_config(CONFIGS[encoder]).eval()
     set_weights(model)
-    leave_out_last_state(model)
+    exclude_last_state(model)
     clip = torch.as_tensor(np.random.default_rng(0).standard_normal((1, 16_000)), dtype=torch.float32)
     with torch.no_grad():
         logits = model(clip).logits[0]
@@ -228,7 +228,7 @@ import sys
 import torch
 from accelerate import PartialState, debug_launcher
 from tests.test_encoder import LENGTHS, build, random_clips
-from utils.encoder import predict
+from utils.encoders.freezing import predict
 
 class Clips(list):
     def __getitem__(self, index):

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from utils import explain, explain_plots, plots
+from utils.evaluation import explanations
+from utils.report import explanation_plots as explain_plots
+from utils.report.style import save_figure
 
 RATE = 16_000
 
@@ -27,20 +29,20 @@ def clip_with_beep(start: float = 1.2, end: float = 1.3, seconds: float = 3.0) -
 
 def test_occlusion_finds_the_beep_that_the_answer_rests_on():
     waveform = clip_with_beep()
-    found = explain.occlude(hear_beep, waveform, RATE, label=1)
+    found = explanations.occlude(hear_beep, waveform, RATE, label=1)
     seconds, drops = np.array(found["seconds"]), np.array(found["drops"])
     assert found["probability"] == pytest.approx(0.9)
     covers_it = (seconds - 0.125 <= 1.19) & (seconds + 0.125 >= 1.31)  # beyond the fades
     misses_it = (seconds + 0.125 <= 1.2) | (seconds - 0.125 >= 1.3)
     assert covers_it.any() and drops[covers_it] == pytest.approx(0.85, abs=1e-6)
     assert misses_it.any() and np.abs(drops[misses_it]).max() < 1e-6
-    other = explain.occlude(hear_beep, waveform, RATE, label=0)
+    other = explanations.occlude(hear_beep, waveform, RATE, label=0)
     assert other["drops"] == pytest.approx((-drops).tolist())
     assert waveform.tolist() == clip_with_beep().tolist()  # the clip itself is left alone
 
 
 def test_a_clip_shorter_than_the_window_is_silenced_whole():
-    found = explain.occlude(hear_beep, clip_with_beep(0.05, 0.1, 0.15), RATE, label=1)
+    found = explanations.occlude(hear_beep, clip_with_beep(0.05, 0.1, 0.15), RATE, label=1)
     assert found["seconds"] == [0.075] and found["window_seconds"] == 0.15 and found["drops"][0] > 0.8
 
 
@@ -54,7 +56,7 @@ def test_the_clearest_clip_of_an_emotion_is_a_right_one():
             "p_angry": [0.2, 0.1, 0.0, 0.1, 0.1],
         }
     )
-    assert explain.clearest_clips(predictions, ["happy", "sad", "angry"]) == {"happy": 1, "sad": 3}
+    assert explanations.most_confident_clips(predictions, ["happy", "sad", "angry"]) == {"happy": 1, "sad": 3}
 
 
 def test_permutation_importance_finds_the_group_that_an_emotion_rests_on():
@@ -66,7 +68,7 @@ def test_permutation_importance_finds_the_group_that_an_emotion_rests_on():
         return np.where(rows[:, 0] > 0.5, "angry", np.where(rows[:, 2] > 0, "happy", "sad"))
 
     groups, emotions = ["pitch", "pitch", "energy", "noise"], ["calm", "happy", "sad", "angry"]
-    losses = explain.permutation_importance(predict, features, truth, groups, emotions, seed=1)
+    losses = explanations.permutation_importance(predict, features, truth, groups, emotions, seed=1)
     assert set(losses["recall"]) == {"happy", "sad", "angry"}  # nobody is calm
     assert losses["recall"]["angry"]["energy"] == 0 and losses["recall"]["angry"]["pitch"] > 0.5
     assert losses["recall"]["happy"]["energy"] > 0.2
@@ -78,7 +80,7 @@ def test_permutation_importance_finds_the_group_that_an_emotion_rests_on():
     by_hand = features.copy()
     by_hand[:, :2] = features[shuffle, :2]
     expected = 1 - balanced_accuracy_score(truth, predict(by_hand))
-    once = explain.permutation_importance(predict, features, truth, groups, emotions, 1, num_shuffles=1)
+    once = explanations.permutation_importance(predict, features, truth, groups, emotions, 1, num_shuffles=1)
     assert once["uar"]["pitch"] == pytest.approx(expected)
 
 
@@ -105,7 +107,7 @@ def make_classifier(channels: int = 3):
 
 def test_grad_cam_is_the_class_activation_map_where_that_is_known():
     classifier = make_classifier()
-    from utils.grad_cam import grad_cam
+    from utils.cnn.grad_cam import grad_cam
 
     waveform = np.zeros(RATE, np.float32)
     waveform[6_000:10_000] = np.sin(2 * np.pi * 1_000 * np.arange(4_000) / RATE)
@@ -128,20 +130,20 @@ def test_grad_cam_is_the_class_activation_map_where_that_is_known():
 
 def test_the_figures_are_drawn_and_label_their_axes(tmp_path):
     waveform = clip_with_beep()
-    found = explain.occlude(hear_beep, waveform, RATE, label=1)
+    found = explanations.occlude(hear_beep, waveform, RATE, label=1)
     heat = np.linspace(0, 1, 300 * 64).reshape(300, 64)
     hertz = np.geomspace(100, 7_500, 64)
     map_of_it = {"bands": heat, "heat": heat, "hertz": hertz, "hop_seconds": 0.01}
     figures = {
         "occlusion": explain_plots.plot_occlusion(waveform, RATE, found, "What angry rests on"),
-        "heat": explain_plots.plot_heat(map_of_it, "Where the network finds angry"),
+        "heat": explain_plots.plot_grad_cam(map_of_it, "Where the network finds angry"),
         "groups": explain_plots.plot_group_losses({"pitch": 0.2, "energy": -0.05}, "What angry rests on"),
     }
     for name, figure in figures.items():
         labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
         assert any("(s)" in x or "Time (s)" in x or "points" in x for x, _ in labels)
         assert all(y for _, y in labels)
-        plots.save(figure, tmp_path / f"{name}.png")
+        save_figure(figure, tmp_path / f"{name}.png")
     curve = figures["occlusion"].axes[2].lines[0]
     assert curve.get_ydata() == pytest.approx(100 * np.array(found["drops"]))
     assert figures["groups"].axes[0].patches[-1].get_width() == pytest.approx(20)  # the greatest on top

@@ -19,15 +19,18 @@ import soundfile
 from conftest import PROJECT
 from scipy import stats
 
-from utils import data_plots, explore, plots
-from utils.audio import Waveforms
-from utils.data_page import Data, is_page, write_page
-from utils.data_stats import compare_emotions, map_clips, over_speakers, separation_of
-from utils.data_tables import LOUDNESS, MEASURES, PITCH, left_out_words, number, p_text, words_on_tests
-from utils.download import find_corpora
+from utils import explore
+from utils.data.decoding import Waveforms
+from utils.data.download import find_corpora
+from utils.data.labels import EMOTIONS
+from utils.exploration import plots as data_plots
+from utils.exploration.page import Data, is_page, write_page
+from utils.exploration.statistics import compare_emotions, map_clips, over_speakers, separation_of
+from utils.exploration.tables import LOUDNESS, MEASURES, PITCH, left_out_words, number, p_text, words_on_tests
 from utils.explore import check_folder, read_data
-from utils.features import PROSODY, extract_table, feature_names, prosody
-from utils.labels import EMOTIONS
+from utils.features.extraction import extract_table, feature_names
+from utils.features.prosody import PROSODY, prosody
+from utils.report import plots
 from utils.runtime import InputError, run_script
 
 RATE = 16_000

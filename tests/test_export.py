@@ -20,8 +20,10 @@ from transformers import HubertConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor,
 from transformers.models.auto import AutoModelForAudioClassification
 
 from train_wav2vec2 import TINY
-from utils.export import FILES, _export, compare_onnx, export_onnx, open_session
-from utils.integers import IntegerConvolutions
+from utils.onnx_export.comparison import compare_onnx
+from utils.onnx_export.exporter import _export, export_onnx
+from utils.onnx_export.integers import IntegerConvolutions
+from utils.onnx_export.session import FILES, open_session
 
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 ENCODERS = {
@@ -108,7 +110,7 @@ def test_all_large_weights_are_bytes(folder):
 
 def test_convolutions_that_bear_no_8_bits_are_kept_in_16(folder, monkeypatch):
     kept = {path.name: path.read_bytes() for path in (folder / "onnx").iterdir()}
-    monkeypatch.setattr("utils.export.MAX_CONVOLUTION_SHARE", -1000)
+    monkeypatch.setattr("utils.onnx_export.exporter.MAX_CONVOLUTION_SHARE", -1000)
     assert export_onnx(folder, list(clips(2, 9_000))) == "float16"
     model = onnx.load(folder / "onnx" / FILES["int8"])
     cast = {node.output[0] for node in model.graph.node if node.op_type == "Cast"}

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss
 
-from utils import audit_plots, plots
-from utils.calibration import describe_scaling, describe_stage
-from utils.corpora import CORPORA
-from utils.errors import describe_errors, most_confused_pair
-from utils.fairness import describe_fairness, join_clips
-from utils.metrics import accuracy_at_coverage, brier_score, clip_intervals, speaker_intervals, uar_gap
-from utils.report import prediction_table
+from utils.data.corpora import CORPORA
+from utils.evaluation.calibration import accuracy_at_coverage, brier_score, describe_scaling, describe_stage
+from utils.evaluation.error_analysis import analyse_errors, most_confused_pair
+from utils.evaluation.intervals import clip_intervals, speaker_intervals, uar_gap
+from utils.evaluation.subgroups import describe_subgroups, join_clips
+from utils.report import audit_plots, prediction_table
+from utils.report.style import save_figure
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 
@@ -66,7 +66,7 @@ def verdicts(fairness: dict) -> dict[str, str]:
 
 def test_a_perfect_model_passes_every_mark_and_has_no_limitation():
     clips = make_clips()
-    fairness = describe_fairness(hear(clips, clips["label"]), EMOTIONS)
+    fairness = describe_subgroups(hear(clips, clips["label"]), EMOTIONS)
     assert set(verdicts(fairness).values()) == {"passed"} and len(fairness["marks"]) == 5
     assert fairness["limitations"] == []
     assert all(mark["value"] == 0 and mark["interval"] == [0, 0] for mark in fairness["marks"])
@@ -74,7 +74,7 @@ def test_a_perfect_model_passes_every_mark_and_has_no_limitation():
 
 def test_a_model_that_always_says_the_same_passes_nothing():
     clips = make_clips()
-    fairness = describe_fairness(hear(clips, np.zeros(len(clips), int)), EMOTIONS)
+    fairness = describe_subgroups(hear(clips, np.zeros(len(clips), int)), EMOTIONS)
     assert set(verdicts(fairness).values()) == {"no meaning"}
     (sentence,) = fairness["limitations"]
     assert "On RAVDESS speech its UAR of 25.0 % cannot be told from chance (25.0 %)" in sentence
@@ -82,7 +82,7 @@ def test_a_model_that_always_says_the_same_passes_nothing():
 
 def test_a_model_that_hears_loudness_alone_fails_the_gender_that_is_louder():
     clips = make_clips()
-    fairness = describe_fairness(hear(clips, by_loudness(clips)), EMOTIONS)
+    fairness = describe_subgroups(hear(clips, by_loudness(clips)), EMOTIONS)
     recall = fairness["recall"]["ravdess"]["neutral"]
     assert recall["female"] > 0.9 and recall["male"] < 0.7  # men's neutral clips are called angry
     gap = recall["female"] - recall["male"]
@@ -104,7 +104,7 @@ def test_the_mark_is_between_passed_and_missed(wrong, verdict):
     women = np.flatnonzero(clips["gender"] == "female")
     answers[women[:: len(women) // wrong][:wrong]] += 1  # women have 128 clips: 7.5 points are 9.6 of them
     answers %= len(EMOTIONS)
-    fairness = describe_fairness(hear(clips, answers), EMOTIONS)
+    fairness = describe_subgroups(hear(clips, answers), EMOTIONS)
     uar = fairness["marks"][0]
     assert uar["name"] == "UAR" and uar["value"] == pytest.approx(-wrong / 128)
     assert uar["verdict"] == verdict
@@ -119,7 +119,7 @@ def test_groups_are_scored_as_scikit_learn_scores_them_and_the_worst_speaker_com
     clips = make_clips()
     answers = np.where(clips["speaker"] == "ravdess-05", by_loudness(clips), clips["label"])
     rows = hear(clips, answers)
-    fairness = describe_fairness(rows, EMOTIONS)
+    fairness = describe_subgroups(rows, EMOTIONS)
     for column, groups in (("gender", "genders"), ("speaker", "speakers"), ("corpus", "corpora")):
         assert set(fairness[groups]) == set(rows[column])
         for name, group in fairness[groups].items():
@@ -137,7 +137,7 @@ def test_a_corpus_of_women_is_not_measurable_and_does_not_count_as_a_gender():
     tess = make_clips(speakers=(2,), corpus="tess")
     both = pd.concat([make_clips(), tess], ignore_index=True)
     answers = np.where(both["corpus"] == "tess", 0, both["label"])  # deaf to TESS, perfect elsewhere
-    fairness = describe_fairness(hear(both, answers), EMOTIONS)
+    fairness = describe_subgroups(hear(both, answers), EMOTIONS)
     of_tess = [mark for mark in fairness["marks"] if mark["corpus"] == "tess"]
     assert {mark["verdict"] for mark in of_tess} == {"not measurable"} and len(of_tess) == 5
     assert {mark["why"] for mark in of_tess} == {"no test clips of men"}
@@ -147,14 +147,14 @@ def test_a_corpus_of_women_is_not_measurable_and_does_not_count_as_a_gender():
 
 def test_speakers_of_unknown_gender_are_in_no_group():
     clips = make_clips().assign(gender="unknown")
-    fairness = describe_fairness(hear(clips, clips["label"]), EMOTIONS)
+    fairness = describe_subgroups(hear(clips, clips["label"]), EMOTIONS)
     assert fairness["genders"] == {} and set(verdicts(fairness).values()) == {"not measurable"}
     assert {mark["why"] for mark in fairness["marks"]} == {"no test clips of women or men"}
 
 
 def test_one_voice_of_a_gender_gives_no_interval_of_the_gap():
     clips = make_clips(speakers=(1, 2, 4))
-    marks = describe_fairness(hear(clips, clips["label"]), EMOTIONS)["marks"]
+    marks = describe_subgroups(hear(clips, clips["label"]), EMOTIONS)["marks"]
     assert {mark["verdict"] for mark in marks} == {"passed"} and {mark["interval"] for mark in marks} == {
         None
     }
@@ -206,7 +206,7 @@ def test_mistakes_are_listed_by_sureness_and_the_most_confused_pair_is_named():
     answers[happy], answers[sad] = 3, 1
     rows = hear(clips, answers)
     rows.loc[happy[5], ["p_angry", "p_happy"]] = [0.9, 0.05]
-    errors = describe_errors(rows, EMOTIONS)
+    errors = analyse_errors(rows, EMOTIONS)
     assert errors["mistakes"] == 16 and len(errors["confident"]) == 10
     assert errors["confident"][0] == {
         "clip": clips["clip"][happy[5]],
@@ -227,7 +227,7 @@ def test_mistakes_are_listed_by_sureness_and_the_most_confused_pair_is_named():
 
 def test_a_perfect_model_confuses_nothing():
     clips = make_clips()
-    errors = describe_errors(hear(clips, clips["label"]), EMOTIONS)
+    errors = analyse_errors(hear(clips, clips["label"]), EMOTIONS)
     assert (errors["mistakes"], errors["confident"], errors["most_confused"]) == (0, [], None)
 
 
@@ -245,12 +245,12 @@ def test_intensities_are_compared_on_the_emotions_that_have_both():
     clips = make_clips()
     answers = np.where((clips["intensity"] == "normal") & (clips["emotion"] == "sad"), 0, clips["label"])
     answers = np.where(clips["emotion"] == "neutral", 1, answers)  # has no strong clip, and must not count
-    errors = describe_errors(hear(clips, answers), EMOTIONS)
+    errors = analyse_errors(hear(clips, answers), EMOTIONS)
     assert errors["intensity"]["ravdess"]["normal"]["uar"] == pytest.approx(2 / 3)
     assert errors["intensity"]["ravdess"]["strong"]["uar"] == 1
     assert set(errors["text"]["ravdess"]) == {"dogs", "kids"}
     words = clips.assign(text=clips["clip"])
-    errors = describe_errors(hear(words, answers), EMOTIONS)
+    errors = analyse_errors(hear(words, answers), EMOTIONS)
     assert errors["text"] == {} and errors["not_broken_down"] == {"ravdess": len(clips)}
 
 
@@ -306,7 +306,7 @@ def test_a_model_that_is_too_sure_is_mended_by_the_temperature_of_the_validation
 
 def test_the_dots_of_the_speakers_are_sorted_and_lie_where_they_belong():
     clips = make_clips()
-    fairness = describe_fairness(hear(clips, by_loudness(clips)), EMOTIONS)
+    fairness = describe_subgroups(hear(clips, by_loudness(clips)), EMOTIONS)
     figure = audit_plots.plot_speakers(fairness["speakers"], len(EMOTIONS), 0.4)
     axes = figure.axes[0]
     dots = [line.get_data() for line in axes.lines if line.get_marker() == "o"]
@@ -322,7 +322,7 @@ def test_the_dots_of_the_speakers_are_sorted_and_lie_where_they_belong():
 def test_the_figures_are_drawn_and_label_their_axes(tmp_path):
     clips = pd.concat([make_clips(), make_clips(speakers=(2,), corpus="tess")], ignore_index=True)
     rows = hear(clips, by_loudness(clips))
-    fairness, errors = describe_fairness(rows, EMOTIONS), describe_errors(rows, EMOTIONS)
+    fairness, errors = describe_subgroups(rows, EMOTIONS), analyse_errors(rows, EMOTIONS)
     stage = describe_stage(clips["label"], rows[[f"p_{emotion}" for emotion in EMOTIONS]].to_numpy())
     gaps = audit_plots.plot_gender_recall(fairness["recall"]["ravdess"], 0.175, CORPORA["ravdess"].title)
     missed = [
@@ -339,4 +339,4 @@ def test_the_figures_are_drawn_and_label_their_axes(tmp_path):
     for number, figure in enumerate(figures):
         axes = figure.axes[0]
         assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title()
-        plots.save(figure, tmp_path / f"{number}.png")
+        save_figure(figure, tmp_path / f"{number}.png")

@@ -13,8 +13,8 @@ from conftest import PROJECT
 from datasets import Dataset, Features, List, Value
 from scipy.signal import lfilter
 
-from utils import features
-from utils.features import FEATURE_SETS, extract, extract_table, feature_groups, feature_names
+from utils.features import functionals as features
+from utils.features.extraction import FEATURE_SETS, extract, extract_table, feature_groups, feature_names
 from utils.runtime import InputError
 
 RATE = 16_000
@@ -187,7 +187,7 @@ def test_a_table_in_other_processes_is_what_extract_gives_here(clips, tmp_path):
 def test_the_reference_sets_have_their_published_sizes():
     """In a process of its own, as in use: openSMILE crashes in one that has loaded TensorFlow."""
     check = (
-        "import numpy as np; from utils.features import extract, feature_groups, feature_names\n"
+        "import numpy as np; from utils.features.functionals import extract, feature_groups, feature_names\n"
         "noise = np.random.default_rng(0).normal(size=20_000).astype(np.float32) * 0.1\n"
         f"for name in {list(REFERENCE_SETS)}:\n"
         "    rows = [extract(clip, name) for clip in (noise, noise[:4_000], np.zeros_like(noise))]\n"

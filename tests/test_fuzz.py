@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_labels_and_corpora import WHOLE_CORPORA
 
-from utils.audio import MAX_PEAK, MAX_SECONDS, MIN_SECONDS, SAMPLING_RATE, AudioError, read_waveform
-from utils.corpora import AUDIO_SUFFIXES, CORPORA, parse_clip
-from utils.labels import EMOTIONS
+from utils.data.audio import MAX_PEAK, MAX_SECONDS, MIN_SECONDS, SAMPLING_RATE, AudioError, read_waveform
+from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, parse_clip
+from utils.data.labels import EMOTIONS
+from utils.data.unpack import MARKER, unpack
 from utils.runtime import InputError
-from utils.unpack import MARKER, unpack
 
 LONG = int(os.environ.get("FUZZ_EXAMPLES", 0))
 

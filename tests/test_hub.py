@@ -175,7 +175,7 @@ def test_an_earlier_run_is_published_and_what_the_repository_had_of_another_goes
     old = {"model.keras": b"old", "figures/old.png": b"old", "notes.md": b"mine"}
     hub.add_repo("me/mine", files=old)
     before = content(runs / "baselines")
-    call(hub, tmp_path, "-m", "utils.hub", runs / "baselines" / "lda", "--hub_model_id=me/mine")
+    call(hub, tmp_path, "-m", "utils.publish", runs / "baselines" / "lda", "--hub_model_id=me/mine")
     files = hub.files("me/mine")
     assert "model.skops" in files and files["notes.md"] == b"mine"
     assert not {"model.keras", "figures/old.png"} & files.keys()
@@ -216,7 +216,7 @@ def test_what_is_amiss_is_one_line(options, token, expected, runs, hub, tmp_path
     hub.add_repo("somebody/taken", files={"README.md": b"theirs"})
     hub.add_repo("me/public")
     run = runs / "baselines" / "lda"
-    output = call(hub, tmp_path, "-m", "utils.hub", run, *options, token=token, expect=2)
+    output = call(hub, tmp_path, "-m", "utils.publish", run, *options, token=token, expect=2)
     assert len(output.strip().splitlines()) == 1 and expected in output
     assert hub.files("somebody/taken").keys() == {".gitattributes", "README.md"}
     assert hub.files("somebody/taken")["README.md"] == b"theirs"
@@ -265,7 +265,7 @@ def test_the_token_comes_from_the_hubs_login_or_from_kaggles_secrets(runs, hub, 
     home.mkdir()
     (home / "token").write_text(TOKEN)
     run = runs / "baselines" / "lda"
-    call(hub, home, "-m", "utils.hub", run, "--hub_model_id=me/by-login", token=None)
+    call(hub, home, "-m", "utils.publish", run, "--hub_model_id=me/by-login", token=None)
     # Kaggle's module, as its notebooks have it.
     (tmp_path / "kaggle_secrets.py").write_text(
         "import json, pathlib\n"
@@ -275,10 +275,10 @@ def test_the_token_comes_from_the_hubs_login_or_from_kaggles_secrets(runs, hub, 
     )
     kaggle = {"PYTHONPATH": str(tmp_path), "KAGGLE_KERNEL_RUN_TYPE": "Interactive", "token": None}
     (tmp_path / "secrets.json").write_text(json.dumps({"HF_TOKEN": TOKEN}))
-    call(hub, tmp_path / "a", "-m", "utils.hub", run, "--hub_model_id=me/by-kaggle", **kaggle)
+    call(hub, tmp_path / "a", "-m", "utils.publish", run, "--hub_model_id=me/by-kaggle", **kaggle)
     assert "model.skops" in hub.files("me/by-login") and "model.skops" in hub.files("me/by-kaggle")
     (tmp_path / "secrets.json").write_text("{}")
-    output = call(hub, tmp_path / "a", "-m", "utils.hub", run, **kaggle, expect=2)
+    output = call(hub, tmp_path / "a", "-m", "utils.publish", run, **kaggle, expect=2)
     assert "no token for the Hub" in last_line(output)
 
 
@@ -320,7 +320,7 @@ def add_faults(hub: HubServer, kind: str) -> None:
 )
 def test_what_passes_is_outlived(kind, runs, hub, tmp_path):
     add_faults(hub, kind)
-    output = call(hub, tmp_path, "-m", "utils.hub", runs / "baselines" / "lda", "--hub_model_id=me/name")
+    output = call(hub, tmp_path, "-m", "utils.publish", runs / "baselines" / "lda", "--hub_model_id=me/name")
     assert hub.faults_left == 0
     assert ("trying again in 3 s" in output) == (kind == "429")
     files = hub.files("me/name")
@@ -342,7 +342,7 @@ def test_what_does_not_pass_leaves_the_run_whole_and_says_how_to_go_on(fault, ex
     before = content(run)
     hub.fail(*fault, times=99)
     output = call(
-        hub, tmp_path, "-m", "utils.hub", run, "--hub_model_id=me/name", "--hub_private_repo", expect=2
+        hub, tmp_path, "-m", "utils.publish", run, "--hub_model_id=me/name", "--hub_private_repo", expect=2
     )
     assert expected in last_line(output)
     assert hub.files("me/name").keys() == {".gitattributes"}
@@ -388,7 +388,7 @@ def break_model(run: Path, how: str) -> None:
 def test_a_model_that_does_not_load_or_answer_as_it_did_is_not_published(how, expected, runs, hub, tmp_path):
     shutil.copytree(runs / "wav2vec2", tmp_path / "run")
     break_model(tmp_path / "run", how)
-    output = call(hub, tmp_path, "-m", "utils.hub", tmp_path / "run", expect=2)
+    output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "run", expect=2)
     assert expected in last_line(output)
     assert hub.files("me/run").keys() == {".gitattributes"}
 
@@ -397,13 +397,13 @@ def test_nothing_that_names_this_machine_or_the_token_is_published(runs, hub, tm
     shutil.copytree(runs / "baselines" / "lda", tmp_path / "run")
     for secret, words in ((f"{PROJECT}/data", "a path of this machine"), (TOKEN, "the token")):
         (tmp_path / "run" / "notes.txt").write_text(f"see {secret}")
-        output = call(hub, tmp_path, "-m", "utils.hub", tmp_path / "run", expect=2)
+        output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "run", expect=2)
         assert f"notes.txt holds {words}" in last_line(output)
     assert hub.files("me/run").keys() == {".gitattributes"}
 
 
 def test_a_folder_without_a_finished_run_is_refused_before_the_hub_is_asked(hub, tmp_path):
-    output = call(hub, tmp_path, "-m", "utils.hub", tmp_path / "nothing", expect=2)
+    output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "nothing", expect=2)
     assert "expected the folder of a finished run" in output and not hub.requests
 
 

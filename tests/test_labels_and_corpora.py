@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from utils.corpora import CORPORA, parse_clip
-from utils.labels import EMOTIONS, choose_emotions
+from utils.data.corpora import CORPORA, parse_clip
+from utils.data.labels import EMOTIONS, choose_emotions
 from utils.runtime import InputError
 
 WORDS = ["bite", *map("".join, product("bcdfghjklm", "aeiou", "lmnr"))][:200]

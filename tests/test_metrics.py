@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from utils.emotion_metric import EmotionMetric
-from utils.metrics import (
+from utils.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
-    measure_latency,
     reliability,
     scale_temperature,
-    score,
-    speaker_intervals,
 )
+from utils.evaluation.emotion_metric import EmotionMetric
+from utils.evaluation.intervals import speaker_intervals
+from utils.evaluation.latency import measure_latency
+from utils.evaluation.metrics import score
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from utils.corpora import CORPORA, parse_clip
-from utils.demo import make_demo_corpus
-from utils.own_clips import find_own_clips, find_training_clips
+from utils.data.corpora import CORPORA, parse_clip
+from utils.data.custom_corpus import find_custom_corpora, find_training_corpora
+from utils.data.demo import make_demo_corpus
+from utils.data.splits import split_models
+from utils.data.table import check_table, read_table
 from utils.runtime import InputError
-from utils.splits import split_models
-from utils.table import check_table, read_table
 
 COMMAND = ["train_baselines.py", "--demo", "--models=knn", "--features=mfcc"]
 
@@ -59,7 +59,7 @@ def call(*command, expect: int = 0) -> str:
 
 
 def test_the_csv_says_who_speaks_and_how(own, voices):
-    files, clips = find_own_clips("--train_on", [own])
+    files, clips = find_custom_corpora("--train_on", [own])
     assert files.keys() == {"own-my-clips"} and len(clips) == len(voices) == 180
     corpus = CORPORA["own-my-clips"]
     assert corpus.num_speakers == 6 and len(corpus.emotions) == 8
@@ -67,7 +67,7 @@ def test_the_csv_says_who_speaks_and_how(own, voices):
 
 
 def test_speakers_are_kept_apart(own, tmp_path):
-    files, clips = find_own_clips("--train_on", [own])
+    files, clips = find_custom_corpora("--train_on", [own])
     table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
     emotions = CORPORA["own-my-clips"].emotions
     for protocol, num_folds in (("holdout", 1), ("folds", 5), ("loso", 6)):
@@ -86,7 +86,7 @@ def test_a_folder_per_emotion_is_one_unknown_voice_and_never_tested(tmp_path, vo
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     (tmp_path / "clips" / "read me.txt").write_text("not a clip")
-    files, clips = find_own_clips("--train_on", [tmp_path / "clips"])
+    files, clips = find_custom_corpora("--train_on", [tmp_path / "clips"])
     table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
     with pytest.raises(InputError, match="no clip is left for the test split"):
         split_models(table, "holdout", CORPORA["own-clips"].emotions)
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_the_labels_is_one_line(change, words, own):
     labels = own / "labels.csv"
     labels.write_text(change(labels.read_text(encoding="utf-8-sig")), encoding="utf-8")
     with pytest.raises(InputError) as raised:
-        find_own_clips("--train_on", [own])
+        find_custom_corpora("--train_on", [own])
     assert words in str(raised.value) and "\n" not in str(raised.value)
     assert str(raised.value).startswith("--train_on")
 
@@ -126,12 +126,12 @@ def test_folders_that_hold_no_labels_are_refused(own, tmp_path, voices):
         ("flat", "1.wav has no label"),
     ):
         with pytest.raises(InputError, match=words):
-            find_own_clips("--evaluate_on", [tmp_path / folder])
+            find_custom_corpora("--evaluate_on", [tmp_path / folder])
     with pytest.raises(InputError, match="is among the clips of --train_on"):
-        find_training_clips([own], [own])
+        find_training_corpora([own], [own])
     (own / "more.csv").write_text("file,emotion\n")
     with pytest.raises(InputError, match=r"expected one CSV file .* found labels.csv, more.csv"):
-        find_own_clips("--train_on", [own])
+        find_custom_corpora("--train_on", [own])
 
 
 def test_a_run_trains_on_own_voices_and_is_scored_on_others(tmp_path, voices):
@@ -156,7 +156,7 @@ def test_a_run_trains_on_own_voices_and_is_scored_on_others(tmp_path, voices):
     # The finished run is scored on yet others, and not trained again.
     weights = (run / "model.skops").read_bytes()
     (yours / "labels.csv").write_text("")
-    output = call("-m", "utils.out_of_domain", run, "--evaluate_on", yours, expect=2)
+    output = call("-m", "utils.score", run, "--evaluate_on", yours, expect=2)
     assert "has no column 'file'" in output and (run / "README.md").read_text() == card
     theirs = write_own(tmp_path / "theirs", voices[150:165])
     output = call(*COMMAND, *options, "--evaluate_on", theirs)

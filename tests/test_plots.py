@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from utils import plots
-from utils.labels import EMOTIONS
+from utils.data.labels import EMOTIONS
+from utils.report.audio_plots import DYNAMIC_RANGE, plot_waveforms
+from utils.report.model_plots import plot_importance, plot_probe
+from utils.report.plots import (
+    plot_comparison,
+    plot_confusion_matrix,
+    plot_learning_curves,
+    plot_per_emotion,
+    plot_reliability,
+)
+from utils.report.style import save_figure
 from utils.runtime import PROJECT_ROOT
 
 SAMPLING_RATE = 16_000
@@ -54,7 +63,7 @@ def series(axes) -> dict[str, list[tuple[float, float]]]:
 
 def check_png(figure: Figure, path) -> None:
     """A PNG of a size that fits a notebook, with nothing in it but the picture."""
-    plots.save(figure, path)
+    save_figure(figure, path)
     height, width = matplotlib.image.imread(path).shape[:2]
     assert 3 * 150 < width < 10 * 150 and 2 * 150 < height < 12 * 150
     assert path.read_bytes().startswith(b"\x89PNG") and b"tEXt" not in path.read_bytes()
@@ -63,7 +72,7 @@ def check_png(figure: Figure, path) -> None:
 @pytest.mark.parametrize("num_emotions", [2, 7, 8])
 def test_confusion_matrix_shows_shares_and_counts(num_emotions, tmp_path):
     emotions, counts = EMOTIONS[-num_emotions:], confusion(num_emotions)
-    figure = plots.plot_confusion_matrix(counts, emotions, "Test clips")
+    figure = plot_confusion_matrix(counts, emotions, "Test clips")
     axes, colour_bar = figure.axes
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("True emotion", "Predicted emotion")
     assert axes.get_title() == "Test clips"
@@ -84,7 +93,7 @@ def test_confusion_matrix_shows_shares_and_counts(num_emotions, tmp_path):
 
 
 def test_emotion_without_clips_is_a_blank_row(tmp_path):
-    figure = plots.plot_confusion_matrix([[3, 1], [0, 0]], ["calm", "surprised"], "")
+    figure = plot_confusion_matrix([[3, 1], [0, 0]], ["calm", "surprised"], "")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["75 %", "3", "25 %", "1"]
     np.testing.assert_array_equal(axes.collections[0].get_array(), [[75, 25], [0, 0]])
@@ -92,7 +101,7 @@ def test_emotion_without_clips_is_a_blank_row(tmp_path):
 
 
 def test_learning_curves_show_the_log(tmp_path):
-    figure = plots.plot_learning_curves(HISTORY)
+    figure = plot_learning_curves(HISTORY)
     loss, uar = figure.axes
     assert loss.get_xlabel() == uar.get_xlabel() == "Epoch"
     assert loss.get_ylabel() == "Cross-entropy loss (nats)"
@@ -117,7 +126,7 @@ def test_learning_curves_show_the_log(tmp_path):
     ],
 )
 def test_learning_curves_of_a_partial_log(history, loss_series, uar_series, tmp_path):
-    figure = plots.plot_learning_curves(history)
+    figure = plot_learning_curves(history)
     loss, uar = figure.axes
     assert set(series(loss)) == loss_series
     assert {label for label in series(uar) if not label.startswith("best")} == uar_series
@@ -130,7 +139,7 @@ def test_learning_curves_of_a_partial_log(history, loss_series, uar_series, tmp_
 @pytest.mark.parametrize("num_emotions", [2, 8])
 def test_bars_per_emotion(num_emotions, tmp_path):
     per_emotion = scores(EMOTIONS[-num_emotions:])
-    figure = plots.plot_per_emotion(per_emotion, "Per emotion")
+    figure = plot_per_emotion(per_emotion, "Per emotion")
     (axes,) = figure.axes
     assert axes.get_title() == "Per emotion" and axes.get_ylabel() == "Score (%)"
     assert axes.get_xlabel() == "True emotion (number of clips)"
@@ -150,17 +159,17 @@ def test_bars_per_emotion(num_emotions, tmp_path):
 
 def test_absent_emotion_has_no_bars(tmp_path):
     absent = {"precision": None, "recall": None, "f1": None, "support": 0}
-    figure = plots.plot_per_emotion(scores(["happy"]) | {"calm": absent}, "")
+    figure = plot_per_emotion(scores(["happy"]) | {"calm": absent}, "")
     assert [len(bars) for bars in figure.axes[0].containers] == [1, 1, 1]
     assert figure.axes[0].get_xticklabels()[1].get_text() == "calm\n(n=0)"
     check_png(figure, tmp_path / "one.png")
-    check_png(plots.plot_per_emotion({"calm": absent, "sad": absent}, ""), tmp_path / "none.png")
+    check_png(plot_per_emotion({"calm": absent, "sad": absent}, ""), tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("num_emotions", [2, 8])
 def test_waveforms_and_spectrograms(num_emotions, tmp_path):
     examples = tones(EMOTIONS[-num_emotions:])
-    figure = plots.plot_waveforms(examples, SAMPLING_RATE, "One clip per emotion")
+    figure = plot_waveforms(examples, SAMPLING_RATE, "One clip per emotion")
     *panels, colour_bar = figure.axes
     assert figure.get_suptitle() == "One clip per emotion"
     assert colour_bar.get_ylabel() == "Power (dB, 0 = peak of the clip)"
@@ -182,7 +191,7 @@ def test_tone_stands_at_its_frequency_and_time(sampling_rate):
     waveform = np.zeros(2 * sampling_rate)
     seconds = np.arange(sampling_rate) / sampling_rate
     waveform[sampling_rate:] = 0.01 * np.sin(2000 * np.pi * seconds)  # 1 kHz in the second half
-    axes = plots.plot_waveforms({"calm": waveform}, sampling_rate, "").axes[1]
+    axes = plot_waveforms({"calm": waveform}, sampling_rate, "").axes[1]
     (image,) = axes.images
     bands, frames = image.get_array().shape
     left, right, bottom, top = image.get_extent()
@@ -192,36 +201,36 @@ def test_tone_stands_at_its_frequency_and_time(sampling_rate):
     one_kilohertz = axes.get_yticks()[tick_labels.index("1000")]
     assert bottom + (band + 0.5) * (top - bottom) / bands == pytest.approx(one_kilohertz, abs=0.7)
     assert left + (first_loud_frame + 0.5) * (right - left) / frames == pytest.approx(1, abs=0.011)
-    assert image.get_array().max() == 0 and image.get_array()[:, frames // 4].max() == -plots.DYNAMIC_RANGE
+    assert image.get_array().max() == 0 and image.get_array()[:, frames // 4].max() == -DYNAMIC_RANGE
 
 
 def test_silence_is_drawn_as_silence(tmp_path):
     silence = {"calm": np.zeros(SAMPLING_RATE, np.float32)}
     for name, examples in {"one": silence | tones(["sad"]), "all": silence}.items():
-        figure = plots.plot_waveforms(examples, SAMPLING_RATE, "")
-        assert (figure.axes[1].images[0].get_array() == -plots.DYNAMIC_RANGE).all()
+        figure = plot_waveforms(examples, SAMPLING_RATE, "")
+        assert (figure.axes[1].images[0].get_array() == -DYNAMIC_RANGE).all()
         check_png(figure, tmp_path / f"{name}.png")
 
 
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: plots.plot_confusion_matrix(confusion(3), EMOTIONS[:3], "title"),
-        lambda: plots.plot_learning_curves(HISTORY),
-        lambda: plots.plot_per_emotion(scores(EMOTIONS), "title"),
-        lambda: plots.plot_waveforms(tones(EMOTIONS[:2]), SAMPLING_RATE, "title"),
-        lambda: plots.plot_probe({"final": [0.2, 0.5, 0.4]}, 8),
+        lambda: plot_confusion_matrix(confusion(3), EMOTIONS[:3], "title"),
+        lambda: plot_learning_curves(HISTORY),
+        lambda: plot_per_emotion(scores(EMOTIONS), "title"),
+        lambda: plot_waveforms(tones(EMOTIONS[:2]), SAMPLING_RATE, "title"),
+        lambda: plot_probe({"final": [0.2, 0.5, 0.4]}, 8),
     ],
 )
 def test_same_input_gives_the_same_bytes(draw, tmp_path):
     for name in ("once", "again"):
-        plots.save(draw(), tmp_path / name)
+        save_figure(draw(), tmp_path / name)
     assert (tmp_path / "once").read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_no_text_is_cut_off_or_covers_another():
     longest = ["surprised"] * 8
-    figure = plots.plot_confusion_matrix((200 * np.eye(8, dtype=int)).tolist(), longest, "title")
+    figure = plot_confusion_matrix((200 * np.eye(8, dtype=int)).tolist(), longest, "title")
     figure.draw_without_rendering()
     for labels in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels(), figure.axes[0].texts):
         boxes = [label.get_window_extent() for label in labels]
@@ -233,10 +242,13 @@ def test_figures_leave_pyplot_and_the_settings_alone():
     code = """
 import matplotlib, sys
 before = dict(matplotlib.rcParams.copy())
-from utils import plots
+from utils.report.audio_plots import DYNAMIC_RANGE, plot_waveforms
+from utils.report.model_plots import plot_importance, plot_probe
+from utils.report.plots import plot_comparison, plot_confusion_matrix, plot_learning_curves, plot_per_emotion, plot_reliability
+from utils.report.style import save_figure
 assert not {"librosa", "seaborn", "matplotlib.pyplot"} & set(sys.modules)
-plots.plot_learning_curves([])
-plots.plot_confusion_matrix([[1]], ["sad"], "")
+plot_learning_curves([])
+plot_confusion_matrix([[1]], ["sad"], "")
 assert dict(matplotlib.rcParams.copy()) == before
 from matplotlib import pyplot
 assert pyplot.get_fignums() == []
@@ -246,35 +258,35 @@ assert pyplot.get_fignums() == []
 
 def test_importance_and_comparison_show_what_was_put_in(tmp_path):
     losses = {"pitch": 0.12, "energy": 0.03, "mfcc": 0.3}
-    figure = plots.plot_importance(losses)
+    figure = plot_importance(losses)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["energy", "pitch", "mfcc"]
     assert [round(bar.get_width(), 6) for bar in axes.patches] == [3.0, 12.0, 30.0]
     assert "points" in axes.get_xlabel()
-    plots.save(figure, tmp_path / "importance.png")
+    save_figure(figure, tmp_path / "importance.png")
 
     scores = {
         "cnn": {"uar": 0.6, "intervals": {"uar": [0.5, 0.7]}},
         "svm": {"uar": 0.55, "intervals": {"uar": None}},
     }
-    figure = plots.plot_comparison(scores, 8)
+    figure = plot_comparison(scores, 8)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["svm", "cnn"]
     assert [text.get_text() for text in axes.texts] == ["55.0 %", "60.0 %"]
     assert axes.lines[0].get_xdata() == pytest.approx([50, 70])  # the interval of the one that has one
-    plots.save(figure, tmp_path / "bars.png")
+    save_figure(figure, tmp_path / "bars.png")
 
 
 def test_the_layers_of_a_probe_are_those_that_were_put_in(tmp_path):
     choices = {"fold 1": [0.2, 0.5, 0.4], "fold 2": [0.3, 0.6, 0.5], "final": [0.25, 0.55, 0.45]}
-    figure = plots.plot_probe(choices, 8)
+    figure = plot_probe(choices, 8)
     drawn = series(figure.axes[0])
     assert drawn["saved model"] == [(0, 25.0), (1, pytest.approx(55.0))]
     assert drawn["models of the folds"] == [(0, 20.0), (1, 50.0)]
     assert drawn["saved model, mean of all layers"][0][1] == 45.0
     assert drawn["Chance (12.5 %)"][0][1] == 12.5
     check_png(figure, tmp_path / "layers.png")
-    alone = series(plots.plot_probe({"holdout": [0.2, 0.5, 0.4]}, 8).axes[0])
+    alone = series(plot_probe({"holdout": [0.2, 0.5, 0.4]}, 8).axes[0])
     assert "models of the folds" not in alone and alone["saved model"] == [(0, 20.0), (1, 50.0)]
 
 
@@ -284,7 +296,7 @@ def test_reliability_shows_each_bin_and_the_errors(tmp_path):
         {"share": 0.75, "confidence": 0.9, "right": 0.7},
     ]
     curves = {"before scaling": bins, "after scaling": bins[:1]}
-    figure = plots.plot_reliability(curves, {"before scaling": 0.175, "after scaling": 0.1})
+    figure = plot_reliability(curves, {"before scaling": 0.175, "after scaling": 0.1})
     drawn = series(figure.axes[0])
     assert drawn["before scaling: calibration error 17.5 points"] == [(40.0, 50.0), (90.0, 70.0)]
     assert drawn["after scaling: calibration error 10.0 points"] == [(40.0, 50.0)]

@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from test_encoder import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
-from utils.embed import hidden_states, layer_means
-from utils.encoder import num_used_layers
-from utils.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
+from utils.encoders.embeddings import hidden_states, layer_means
+from utils.encoders.freezing import num_used_layers
+from utils.encoders.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
 NUM_LABELS = 4

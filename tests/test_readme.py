@@ -19,7 +19,7 @@ import pytest
 from conftest import PROJECT
 from transformers import pipeline
 
-from utils import demo
+from utils.data import demo
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

@@ -16,14 +16,16 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
-from utils import report, runs
-from utils.card import write_card
-from utils.corpora import CORPORA, parse_clip
-from utils.labels import choose_emotions
-from utils.metrics import expected_calibration_error, scale_temperature, score
+from utils.data.corpora import CORPORA, parse_clip
+from utils.data.labels import choose_emotions
+from utils.data.splits import split_digest, split_table
+from utils.data.table import check_table
+from utils.evaluation.calibration import expected_calibration_error, scale_temperature
+from utils.evaluation.metrics import score
+from utils.report import report
+from utils.report.card import write_card
+from utils.report.run_folder import begin_run, check_run_folder, last_checkpoint
 from utils.runtime import PROJECT_ROOT, InputError, write_json
-from utils.splits import split_digest, split_table
-from utils.table import check_table
 
 SAMPLING_RATE = 16_000
 DIGITS = ("01", "02")
@@ -144,8 +146,8 @@ def measured() -> dict:
 def run_folder(measured, tmp_path_factory) -> Path:
     """One whole run on RAVDESS and TESS."""
     folder = tmp_path_factory.mktemp("runs") / "wav2vec2"
-    assert runs.check_run_folder(folder, overwrite=False, resume=False)
-    runs.begin_run(folder, None, IDENTITY)
+    assert check_run_folder(folder, overwrite=False, resume=False)
+    begin_run(folder, None, IDENTITY)
     shutil.rmtree(folder / "checkpoints")
     metrics, predictions = measured["ravdess+tess"]
     tone = np.sin(np.arange(SAMPLING_RATE) / 10).astype(np.float32)
@@ -196,8 +198,8 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
     folder = tmp_path / "runs" / "new"
     if exists:
         folder.mkdir(parents=True)
-    assert runs.check_run_folder(folder, overwrite=False, resume=False)
-    assert runs.begin_run(folder, None, IDENTITY) is None
+    assert check_run_folder(folder, overwrite=False, resume=False)
+    assert begin_run(folder, None, IDENTITY) is None
     assert list(contents(folder)) == ["checkpoints/run.json"]
 
 
@@ -213,7 +215,7 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
 def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, names, overwrite, remedy):
     before = contents(fill(tmp_path, *names))
     with pytest.raises(InputError, match=f"--output_dir {tmp_path}.*{remedy}"):
-        runs.check_run_folder(tmp_path, overwrite=overwrite, resume=False)
+        check_run_folder(tmp_path, overwrite=overwrite, resume=False)
     assert contents(tmp_path) == before
 
 
@@ -229,18 +231,18 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, na
 def test_looking_at_a_folder_changes_nothing(tmp_path, names, overwrite, resume, goes_on):
     before = contents(fill(tmp_path, *names))
     for _ in range(2):  # each process of several looks for itself
-        assert runs.check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is goes_on
+        assert check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is goes_on
     assert contents(tmp_path) == before
 
 
 def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
     fill(tmp_path, *FINISHED)
-    runs.begin_run(tmp_path, None, IDENTITY)
+    begin_run(tmp_path, None, IDENTITY)
     assert not (tmp_path / "README.md").exists()
     # Should it die now, it is a run that was begun.
-    assert runs.check_run_folder(tmp_path, overwrite=True, resume=False)
+    assert check_run_folder(tmp_path, overwrite=True, resume=False)
     with pytest.raises(InputError, match="begun"):
-        runs.check_run_folder(tmp_path, overwrite=False, resume=False)
+        check_run_folder(tmp_path, overwrite=False, resume=False)
 
 
 @pytest.mark.parametrize("names", [(), (".run.json.0a1b2c3d.partial",), ("fetched.partial/a/run.json",)])
@@ -248,23 +250,23 @@ def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
 def test_a_run_that_was_killed_as_it_began_can_be_started_again(tmp_path, names, resume):
     (tmp_path / "checkpoints").mkdir()
     fill(tmp_path / "checkpoints", *names)
-    assert runs.check_run_folder(tmp_path, overwrite=False, resume=bool(resume))
-    runs.begin_run(tmp_path, resume, IDENTITY)
+    assert check_run_folder(tmp_path, overwrite=False, resume=bool(resume))
+    begin_run(tmp_path, resume, IDENTITY)
     assert list(contents(tmp_path)) == ["checkpoints/run.json"]
 
 
 def test_a_kill_while_an_old_run_is_cleared_away_leaves_nothing_to_go_on_from(begun):
     fill(begun, "predictions.csv", "figures/learning_curves.png", ".metrics.json.0a1b2c3d.partial")
     write_json(begun / "checkpoints/run.json", {})  # so it is until all is cleared away
-    assert runs.check_run_folder(begun, overwrite=False, resume=True)
-    runs.begin_run(begun, "true", IDENTITY | {"encoder": "base"})
+    assert check_run_folder(begun, overwrite=False, resume=True)
+    begin_run(begun, "true", IDENTITY | {"encoder": "base"})
     assert set(contents(begun)) == {"checkpoints/run.json", "predictions.csv"}
 
 
 def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_path):
     before = contents(fill(tmp_path, *FINISHED))
     fill(tmp_path, *BEGUN)
-    assert not runs.check_run_folder(tmp_path, overwrite=False, resume=True)
+    assert not check_run_folder(tmp_path, overwrite=False, resume=True)
     assert contents(tmp_path) == before and not (tmp_path / "checkpoints").exists()
 
 
@@ -276,7 +278,7 @@ def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_pa
 def begun(tmp_path) -> Path:
     """A run with three whole checkpoints."""
     folder = tmp_path / "run"
-    assert runs.begin_run(folder, None, IDENTITY) is None
+    assert begin_run(folder, None, IDENTITY) is None
     for step in (9, 60, 120):
         checkpoint = fill(folder / "checkpoints/holdout" / f"checkpoint-{step}", "model.safetensors")
         write_json(checkpoint / "trainer_state.json", {"global_step": step})
@@ -285,9 +287,9 @@ def begun(tmp_path) -> Path:
 
 def test_a_run_goes_on_from_its_newest_checkpoint(begun):
     before = contents(begun)
-    assert runs.begin_run(begun, "true", IDENTITY) is None
+    assert begin_run(begun, "true", IDENTITY) is None
     newest = begun / "checkpoints/holdout/checkpoint-120"
-    assert runs.last_checkpoint(begun / "checkpoints/holdout") == str(newest)
+    assert last_checkpoint(begun / "checkpoints/holdout") == str(newest)
     assert contents(begun) == before
 
 
@@ -299,12 +301,12 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(begun, damage):
         state.unlink()
     else:
         state.write_text(state.read_text()[:8] if damage == "cut off" else "")
-    assert runs.last_checkpoint(models) == str(models / "checkpoint-60")
+    assert last_checkpoint(models) == str(models / "checkpoint-60")
 
 
 def test_a_chosen_checkpoint_is_taken(begun):
     chosen = str(begun / "checkpoints/holdout/checkpoint-9")
-    assert runs.begin_run(begun, chosen, IDENTITY) == chosen
+    assert begin_run(begun, chosen, IDENTITY) == chosen
 
 
 @pytest.mark.parametrize("resume", [None, "true"])
@@ -312,13 +314,13 @@ def test_a_process_beside_the_one_that_writes_changes_nothing(begun, resume):
     """Several at once would remove what the first one has already begun to fill."""
     (begun / "checkpoints/.run.json.1234.partial").touch()
     before = contents(begun)
-    assert runs.begin_run(begun, resume, IDENTITY, writes=False) is None
+    assert begin_run(begun, resume, IDENTITY, writes=False) is None
     assert contents(begun) == before
 
 
 def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
-    assert runs.begin_run(tmp_path / "run", "true", IDENTITY) is None
-    assert runs.last_checkpoint(tmp_path / "run/checkpoints/holdout") is None
+    assert begin_run(tmp_path / "run", "true", IDENTITY) is None
+    assert last_checkpoint(tmp_path / "run/checkpoints/holdout") is None
     assert list(contents(tmp_path)) == ["run/checkpoints/run.json"]
 
 
@@ -331,14 +333,14 @@ def test_another_run_cannot_go_on_here(begun, changed, resume):
     before = contents(begun)
     resume = resume if resume == "true" else str(begun / "checkpoints/holdout" / resume)
     with pytest.raises(InputError, match=f"begun with {next(iter(changed))}.*--overwrite"):
-        runs.begin_run(begun, resume, IDENTITY | changed)
+        begin_run(begun, resume, IDENTITY | changed)
     assert contents(begun) == before
 
 
 def test_a_run_that_starts_anew_forgets_old_checkpoints(begun):
-    assert runs.begin_run(begun, None, IDENTITY | {"encoder": "base"}) is None
+    assert begin_run(begun, None, IDENTITY | {"encoder": "base"}) is None
     assert list(contents(begun)) == ["checkpoints/run.json"]
-    assert runs.begin_run(begun, "true", IDENTITY | {"encoder": "base"}) is None
+    assert begin_run(begun, "true", IDENTITY | {"encoder": "base"}) is None
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -698,24 +700,24 @@ def test_a_checkpoint_of_another_runs_split_is_refused_too(tmp_path):
     note = tmp_path / "other" / "checkpoints" / "run.json"
     write_json(note, IDENTITY | {"split_digest": "another"})
     with pytest.raises(InputError, match="split_digest another"):
-        runs.begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
+        begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
     write_json(note, IDENTITY)
-    assert runs.begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
+    assert begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
 
 
 def test_a_checkpoint_that_is_not_there_is_named_and_not_replaced_by_another(tmp_path):
     with pytest.raises(InputError, match="checkpoint-33: expected true"):
-        runs.begin_run(tmp_path / "run", str(tmp_path / "checkpoint-33"), IDENTITY)
+        begin_run(tmp_path / "run", str(tmp_path / "checkpoint-33"), IDENTITY)
 
 
 def test_an_output_dir_that_is_a_file_is_named(tmp_path):
     (tmp_path / "run").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
-        runs.check_run_folder(tmp_path / "run", overwrite=True, resume=False)
+        check_run_folder(tmp_path / "run", overwrite=True, resume=False)
 
 
 def test_a_project_folder_is_never_taken_for_a_run(tmp_path):
     (tmp_path / "README.md").write_text("# A project")
     for flags in ({"overwrite": True, "resume": False}, {"overwrite": False, "resume": True}):
         with pytest.raises(InputError, match="holds no run"):
-            runs.check_run_folder(tmp_path, **flags)
+            check_run_folder(tmp_path, **flags)

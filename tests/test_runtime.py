@@ -69,8 +69,9 @@ import sys
 from utils.runtime import run_script
 def main():
     from matplotlib import pyplot
-    from utils import plots
-    plots.save(plots.plot_confusion_matrix([[3, 1], [0, 4]], ["sad", "angry"], "Test"), sys.argv[1])
+    from utils.report.plots import plot_confusion_matrix
+    from utils.report.style import save_figure
+    save_figure(plot_confusion_matrix([[3, 1], [0, 4]], ["sad", "angry"], "Test"), sys.argv[1])
     pyplot.figure()  # what libraries may do
 run_script(main)
 """

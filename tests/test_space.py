@@ -30,10 +30,10 @@ from conftest import PROJECT
 from hub_server import environment
 from playwright.sync_api import expect, sync_playwright
 
-from utils import listen
-from utils.audio import SAMPLING_RATE, AudioError, read_waveform
-from utils.metrics import scale_temperature
-from utils.reload import load_model
+from utils.app import predictor
+from utils.app.loading import load_model
+from utils.data.audio import SAMPLING_RATE, AudioError, read_waveform
+from utils.evaluation.calibration import scale_temperature
 from utils.runtime import InputError
 
 TOKEN = "hf_write"
@@ -215,7 +215,7 @@ def test_the_page_answers_what_the_model_answers(browser, served, clips, model):
             first = max(expected, key=expected.get)
             send(page, clip)
             expect(page.locator("#answer .answer")).to_have_text(
-                f"{first}, {listen.percent(expected[first])}", timeout=60_000
+                f"{first}, {predictor.percent(expected[first])}", timeout=60_000
             )
             assert bars(page).keys() == expected.keys()
             for emotion, percents in bars(page).items():
@@ -418,7 +418,7 @@ def test_it_offers_no_api_and_no_history(served):
     ],
 )
 def test_only_what_is_certain_is_called_so(share, words):
-    assert listen.percent(share) == words
+    assert predictor.percent(share) == words
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_only_what_is_certain_is_called_so(share, words):
 )
 def test_windows_cover_a_clip_evenly_and_are_never_too_many(seconds, expected):
     num_samples = round(seconds * SAMPLING_RATE)
-    windows = listen.window_slices(num_samples)
+    windows = predictor.window_slices(num_samples)
     assert len(windows) == expected and windows[0].start == 0 and windows[-1].stop == num_samples
     assert {part.stop - part.start for part in windows} == {min(num_samples, 24_000)}
     hops = np.diff([part.start for part in windows])
@@ -437,29 +437,33 @@ def test_windows_cover_a_clip_evenly_and_are_never_too_many(seconds, expected):
 def test_a_window_of_silence_says_nothing():
     waveform = np.random.default_rng(0).normal(0, 0.1, 6 * SAMPLING_RATE).astype(np.float32)
     waveform[2 * SAMPLING_RATE : 4 * SAMPLING_RATE] = 0
-    _, middles, along = listen.hear(lambda clips: np.array([[0.2, 0.8]] * len(clips)), waveform)
+    _, middles, along = predictor.predict_along_time(
+        lambda clips: np.array([[0.2, 0.8]] * len(clips)), waveform
+    )
     silent = (middles >= 2.75) & (middles <= 3.25)
     np.testing.assert_array_equal(np.isnan(along).all(axis=1), silent)
     assert 0 < silent.sum() < len(silent)
-    assert [name for name, _, _ in listen.spans(along, ["a", "b"])] == ["b", "silence", "b"]
+    assert [name for name, _, _ in predictor.spans(along, ["a", "b"])] == ["b", "silence", "b"]
 
 
 def test_each_kind_of_model_is_heard_calibrated(runs, clips, model):
     for name in ("cnn", "lda", "wav2vec2"):
-        run = listen.read_run(runs / name)
-        whole, _, along = listen.hear(listen.load_listener(runs / name, run), read_waveform(clips[0]))
+        run = predictor.read_run(runs / name)
+        whole, _, along = predictor.predict_along_time(
+            predictor.load_predictor(runs / name, run), read_waveform(clips[0])
+        )
         np.testing.assert_allclose(whole, list(model(name, clips[0]).values()), atol=1e-5)
         np.testing.assert_allclose(along.sum(axis=1), 1, atol=1e-5)
-        assert (listen.temperature_to_apply(run) == 1) == (name == "wav2vec2"), (
+        assert (predictor.temperature_to_apply(run) == 1) == (name == "wav2vec2"), (
             "it has its temperature inside"
         )
-        confidence = listen.read_test(runs / name, run)["confidence"]
+        confidence = predictor.read_test_confidences(runs / name, run)["confidence"]
         points = run["calibration"]["after"]["answered"]
         for point in points:
             assert (confidence >= point["confidence"] - 1e-9).mean() == pytest.approx(point["coverage"])
     del run["calibration"]
-    assert listen.temperature_to_apply(run) == 1 and listen.default_threshold(run) == 0.5
-    assert "not calibrated" in listen.describe_calibration(run)
+    assert predictor.temperature_to_apply(run) == 1 and predictor.default_threshold(run) == 0.5
+    assert "not calibrated" in predictor.describe_calibration(run)
 
 
 def test_a_page_that_cannot_be_is_one_line(runs, tmp_path, capsys):
@@ -471,7 +475,7 @@ def test_a_page_that_cannot_be_is_one_line(runs, tmp_path, capsys):
     assert end.value.code == 2 and len(line.splitlines()) == 1
     assert line.startswith("error: me/missing: no run folder, and no model that can be had from the Hub")
     with pytest.raises(InputError, match="expected the folder of a finished run"):
-        listen.read_run(tmp_path)
+        predictor.read_run(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "space.app", knows_voices(runs, tmp_path)],
         cwd=PROJECT,
@@ -498,7 +502,7 @@ def knows_voices(runs: Runs, folder: Path) -> Path:
 
 def publish(hub, home: Path, *options, expect=0, token=TOKEN) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "utils.hub", *map(str, options)],
+        [sys.executable, "-m", "utils.publish", *map(str, options)],
         cwd=PROJECT,
         env=environment(hub, token, home),
         capture_output=True,
@@ -550,7 +554,7 @@ def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model,
                 first = max(expected, key=expected.get)
                 send(page, clip)
                 expect(page.locator("#answer .answer")).to_have_text(
-                    f"{first}, {listen.percent(expected[first])}", timeout=60_000
+                    f"{first}, {predictor.percent(expected[first])}", timeout=60_000
                 )
 
 
@@ -560,7 +564,7 @@ def test_a_private_model_has_a_private_page_also_if_that_fails_at_first(runs, hu
     line = publish(hub, tmp_path, runs / "lda", *options, expect=2).strip().splitlines()[-1]
     assert "is published, its page is not" in line and "model.skops" in hub.files("me/secret")
     assert "app.py" not in hub.files("me/demo", repo_type="space")
-    output = publish(hub, tmp_path, *line.split("python -m utils.hub ")[1].split())
+    output = publish(hub, tmp_path, *line.split("python -m utils.publish ")[1].split())
     assert "app.py" in hub.files("me/demo", repo_type="space")
     assert hub.is_private("me/secret") and hub.is_private("me/demo", repo_type="space")
     assert f"give its page a secret HF_TOKEN that may read it, at {hub.endpoint}/spaces/me/demo" in output
@@ -578,14 +582,14 @@ def test_a_space_that_cannot_be_is_one_line_and_nothing_is_published(runs, hub, 
 
 
 def test_the_spaces_of_other_models_need_their_own_library(runs):
-    from utils.space import space_files
+    from utils.hub.space import space_files
 
     for name, needed, others in (
         ("wav2vec2", pins("torch", "transformers"), "tensorflow|keras|skops|opensmile"),
         ("cnn", pins("tensorflow", "keras"), "torch|transformers|skops|opensmile"),
     ):
-        text = space_files(listen.read_run(runs / name), "me/voice")["requirements.txt"].decode()
+        text = space_files(predictor.read_run(runs / name), "me/voice")["requirements.txt"].decode()
         assert needed <= set(text.split()) and not re.search(others, text)
-    run = listen.read_run(runs / "lda")
+    run = predictor.read_run(runs / "lda")
     run["model"]["feature_set"] = "egemaps"
     assert "opensmile" in space_files(run, "me/voice")["requirements.txt"].decode()

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from test_labels_and_corpora import WHOLE_CORPORA, WORDS
 
-from utils.corpora import CORPORA, parse_clip
-from utils.labels import EMOTIONS, choose_emotions
-from utils.runtime import InputError
-from utils.splits import (
+from utils.data.corpora import CORPORA, parse_clip
+from utils.data.labels import EMOTIONS, choose_emotions
+from utils.data.splits import (
     SPLITS,
     check_split,
     describe_split,
@@ -24,6 +23,7 @@ from utils.splits import (
     split_table,
     training_parts,
 )
+from utils.runtime import InputError
 
 
 def table_of(*corpora: str) -> pd.DataFrame:

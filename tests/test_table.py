@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from test_labels_and_corpora import WHOLE_CORPORA
 
-from utils.audio import read_waveform
+from utils.data.audio import read_waveform
+from utils.data.table import MAX_LISTED, check_table, read_table
 from utils.runtime import InputError
-from utils.table import MAX_LISTED, check_table, read_table
 
 NEUTRAL, HAPPY, HAPPY_AGAIN, OTHER_MAN = (
     "03-01-01-01-01-01-01",

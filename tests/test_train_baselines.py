@@ -19,7 +19,7 @@ from conftest import PROJECT
 
 import train_baselines
 from utils.compare import read_run, results_table
-from utils.corpora import CORPORA
+from utils.data.corpora import CORPORA
 from utils.runtime import InputError
 
 

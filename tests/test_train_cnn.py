@@ -21,8 +21,9 @@ from datasets import Dataset
 from sklearn.metrics import balanced_accuracy_score
 
 import train_cnn
-from utils.audio import read_waveform
-from utils.keras_training import GoOn, TrainingSegments, WeightAverage, WholeClips
+from utils.cnn.batches import TrainingSegments, WholeClips
+from utils.cnn.training import ResumableTraining, WeightAverage
+from utils.data.audio import read_waveform
 from utils.runtime import InputError
 
 
@@ -239,7 +240,7 @@ def small_model():
     )
 
 
-def fit(folder: Path, epochs: int, learning_rate: float = 1e-3) -> tuple[GoOn, int]:
+def fit(folder: Path, epochs: int, learning_rate: float = 1e-3) -> tuple[ResumableTraining, int]:
     """Train on a few clips as the script does; return also how many epochs had been done before."""
     keras = train_cnn.keras
     keras.utils.clear_session()
@@ -250,20 +251,20 @@ def fit(folder: Path, epochs: int, learning_rate: float = 1e-3) -> tuple[GoOn, i
     average = WeightAverage(trainee, classifier, classifier, WholeClips(dataset, 3), decay=0.9)
     early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=2)
     plateau = keras.callbacks.ReduceLROnPlateau("val_uar", mode="max", patience=5)
-    go_on = GoOn(folder, segments(dataset), average, early_stopping, plateau)
-    num_done = go_on.restore(trainee)
+    resumable = ResumableTraining(folder, segments(dataset), average, early_stopping, plateau)
+    num_done = resumable.restore(trainee)
     if num_done < epochs and not trainee.stop_training:
-        callbacks = [average, early_stopping, plateau, go_on]
+        callbacks = [average, early_stopping, plateau, resumable]
         trainee.fit(
-            go_on.segments,
+            resumable.segments,
             initial_epoch=num_done,
             epochs=epochs,
             shuffle=False,
             verbose=0,
             callbacks=callbacks,
         )
-    go_on.restore_best()
-    return go_on, num_done
+    resumable.restore_best()
+    return resumable, num_done
 
 
 def test_training_that_early_stopping_ended_does_not_go_on_after_a_kill(tmp_path):

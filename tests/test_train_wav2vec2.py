@@ -34,9 +34,9 @@ from transformers import (
 )
 
 import train_wav2vec2
-from utils.audio import read_waveform
-from utils.demo import make_demo_corpus
-from utils.embed import SHARD
+from utils.data.audio import read_waveform
+from utils.data.demo import make_demo_corpus
+from utils.encoders.embeddings import SHARD
 from utils.runtime import InputError
 
 PYTHON = [sys.executable]

@@ -10,10 +10,10 @@ from datasets import Dataset
 from test_encoder import build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
-from utils.embed import embed, hidden_states, layer_means
-from utils.encoder import count_frames, freeze_all_but_last, leave_out_last_state, num_used_layers
-from utils.frames import Frames
-from utils.tuned import MAX_PADDING, FrozenClips, TunedLayers, alike
+from utils.encoders.embeddings import embed, hidden_states, layer_means
+from utils.encoders.frames import Frames
+from utils.encoders.freezing import count_frames, exclude_last_state, freeze_all_but_last, num_used_layers
+from utils.encoders.partial_model import MAX_PADDING, FrozenClips, TunedLayers, alike
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=False)
 
@@ -32,7 +32,7 @@ def test_logits_and_gradients_are_those_of_the_whole_model(encoder, num_layers):
     num_used = num_used_layers(model.config)
     num_layers = min(num_layers, num_used)
     torch.nn.init.normal_(model.layer_weights)
-    leave_out_last_state(model)
+    exclude_last_state(model)
     freeze_all_but_last(model, num_layers)
     clips = random_clips(16_000, 15_000, 9_000, 16_000)  # all but one share a pass
     whole = torch.cat([model(clip[None]).logits for clip in clips])

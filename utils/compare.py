@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import plots
-from utils.metrics import uar_difference
-from utils.report import read_predictions, score_predictions
+from utils.evaluation.intervals import uar_difference
+from utils.report.predictions import read_predictions, score_predictions
+from utils.report.plots import plot_comparison
+from utils.report.style import save_figure
 from utils.runtime import InputError, logger, refuse_arguments, run_script, write_text
 
 
@@ -153,7 +154,7 @@ def paired_tests(runs: list[Run]) -> pd.DataFrame:
     return tests
 
 
-def leaks(runs: list[Run], random_runs: list[Run]) -> pd.DataFrame:
+def inflation_by_random_split(runs: list[Run], random_runs: list[Run]) -> pd.DataFrame:
     """Return a row per random-split run that has a speaker-independent run of the same model."""
     rows = []
     for leaky, honest in itertools.product(random_runs, runs):
@@ -222,7 +223,7 @@ def main() -> None:
 
     table = results_table(runs)
     tests = [markdown(paired_tests(runs))] if len(runs) > 1 else []
-    split_gains = leaks(runs, random_runs) if runs is not random_runs else []
+    split_gains = inflation_by_random_split(runs, random_runs) if runs is not random_runs else []
     leaked = [markdown(split_gains)] if len(split_gains) else []
     text = "\n\n".join([markdown(table), *tests, *leaked])
     logger.info("%s", text)
@@ -231,7 +232,7 @@ def main() -> None:
     write_text(output_dir / "table.md", text + "\n")
     write_text(output_dir / "table.csv", table.to_csv(index=False))
     scores = {run.name: run.metrics["test"] for run in runs}
-    plots.save(plots.plot_comparison(scores, len(runs[0].metrics["emotions"])), output_dir / "bars.png")
+    save_figure(plot_comparison(scores, len(runs[0].metrics["emotions"])), output_dir / "bars.png")
     if args.update:
         text = "\n\n".join([markdown(table), *leaked])
         update_between_markers(Path(args.update), args.marker, text)

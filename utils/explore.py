@@ -18,16 +18,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.corpora import CORPORA, REAL_CORPORA
-from utils.data_page import Data, is_page, write_page
-from utils.data_tables import left_out_words
-from utils.demo import make_demo_corpus
-from utils.download import find_corpora
-from utils.features import PROSODY, extract_table, feature_names
-from utils.labels import choose_emotions
+from utils.data.corpora import CORPORA, REAL_CORPORA
+from utils.data.demo import make_demo_corpus
+from utils.data.download import find_corpora
+from utils.data.labels import choose_emotions
+from utils.data.splits import select_emotions
+from utils.data.table import check_table, read_table
+from utils.exploration.page import Data, is_page, write_page
+from utils.exploration.tables import left_out_words
+from utils.features.extraction import extract_table, feature_names
+from utils.features.prosody import PROSODY
 from utils.runtime import PROJECT_ROOT, InputError, cache_folder, logger, refuse_arguments, run_script
-from utils.splits import select_emotions
-from utils.table import check_table, read_table
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -1,0 +1,1 @@
+"""What training a Keras network needs (TensorFlow): batches, callbacks, Grad-CAM."""

@@ -1,0 +1,34 @@
+"""The corpora that the kit knows: a module each, listed here.
+
+In: the name of an audio file. Out: its corpus, speaker, gender, emotion, intensity and text.
+"""
+
+import functools
+from pathlib import PurePath
+
+from utils.data.corpora.base import AUDIO_SUFFIXES, Archive, Clip, Corpus
+from utils.data.corpora.demo import DEMO
+from utils.data.corpora.ravdess import RAVDESS, RAVDESS_SONG
+from utils.data.corpora.tess import TESS
+
+CORPORA = {corpus.name: corpus for corpus in (RAVDESS, RAVDESS_SONG, TESS, DEMO)}
+"""Name -> corpus. `custom_corpus` adds the user's own."""
+
+REAL_CORPORA = tuple(name for name in CORPORA if name != "demo")
+
+_PARSERS = tuple(corpus.parse for corpus in CORPORA.values())
+
+__all__ = ["AUDIO_SUFFIXES", "CORPORA", "REAL_CORPORA", "Archive", "Clip", "Corpus", "parse_clip"]
+
+
+def parse_clip(path: str | PurePath) -> Clip | None:
+    """Return what the name of an audio file says, or None if it is not a clip of a known corpus."""
+    return _parse_name(path.name if isinstance(path, PurePath) else PurePath(path).name)
+
+
+@functools.cache  # each file is asked for three times while a run starts
+def _parse_name(name: str) -> Clip | None:
+    stem, dot, suffix = name.rpartition(".")
+    if dot + suffix.lower() not in AUDIO_SUFFIXES:
+        return None
+    return next((clip for parse in _PARSERS if (clip := parse(stem))), None)

@@ -1,0 +1,32 @@
+"""Find the speech in a waveform: cut the silence at both ends, level the loudness. Nothing is fitted."""
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from utils.data.audio import MIN_SECONDS, SAMPLING_RATE
+
+WINDOW = 640  # samples: 40 ms, three periods of the lowest pitch
+TRIM_DB = 35.0  # sound ends where it is this far below the loudest 40 ms
+TINY = 1e-10
+
+
+def speech_part(waveform: np.ndarray) -> tuple[np.ndarray, float]:
+    """Cut silence off both ends (never below `MIN_SECONDS`) and bring the sounding part to an RMS of 1.
+
+    Returns:
+        samples: float32 (num_samples,).
+        rms: that the sounding part had, full scale = 1.
+    """
+    samples = waveform - waveform.mean(dtype=np.float64)
+    peak = max(np.abs(samples).max(), TINY)
+    samples /= peak
+    energy = uniform_filter1d(samples**2, WINDOW, mode="constant")
+    sounding = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
+    start, stop = sounding[0], sounding[-1] + 1
+    shortest = round(MIN_SECONDS * SAMPLING_RATE)
+    if stop - start < shortest:
+        start = max(0, min((start + stop - shortest) // 2, len(samples) - shortest))
+        stop = start + shortest
+    rms = np.sqrt(energy[sounding].mean() + TINY)
+    samples = samples[start:stop] / rms
+    return np.pad(samples, (0, max(0, shortest - len(samples)))).astype(np.float32), float(peak * rms)

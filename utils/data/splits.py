@@ -1,0 +1,260 @@
+"""A table comes in; the table with a `split` column (train, validation, test) goes out.
+
+No test speaker who also trains or validates is ever handed on, except by `random`, which exists to
+show what that does to a figure.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from utils.data.corpora import CORPORA
+from utils.runtime import InputError, logger
+
+SPLITS = ("train", "validation", "test")
+
+PROTOCOL_WORDS = {
+    "holdout": "speaker-independent hold-out: no test speaker was heard in training or validation",
+    "folds": "speaker-independent folds: each clip was tested by a model that had not heard its speaker",
+    "loso": "leave one speaker out: each clip was tested by a model that had not heard its speaker",
+    "cross-corpus": "across corpora: each clip was tested by a model that had not heard its corpus",
+    "random": "random split over clips: the test speakers were heard in training",
+}
+PROTOCOLS = tuple(PROTOCOL_WORDS)
+SINGLE_MODEL = ("holdout", "random")
+"""Protocols that test one model; the others test one per fold."""
+
+
+def select_emotions(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
+    """Return the clips of `emotions`; say how many others there were."""
+    used = table["emotion"].isin(emotions)
+    if not used.all():
+        others = ", ".join(sorted(table["emotion"][~used].unique()))
+        logger.info("Left out: %d clips of other emotions (%s)", (~used).sum(), others)
+    return table[used].copy()
+
+
+def split_table(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0) -> pd.DataFrame:
+    """Keep the clips of `emotions` and give each a `split`, for the protocols with a single model.
+
+    Args:
+        table: columns `corpus`, `clip`, `speaker`, `emotion`, `text`.
+        protocol: `holdout` takes the fixed speakers of `corpora`; `random` draws 70/10/20 % of the
+            clips, stratified by corpus and emotion, as most notebooks do.
+        seed: for `random` alone.
+
+    Raises:
+        InputError: a split is empty, or an emotion is missing from training.
+    """
+    table = select_emotions(table, emotions)
+    if protocol == "holdout":
+        test = {speaker for name in table["corpus"].unique() for speaker in CORPORA[name].test_speakers}
+        table["split"] = _by_speaker(table, test)
+    elif protocol == "random":
+        table["split"] = _random(table, seed)
+    else:
+        raise InputError(f"--protocol: expected one of {', '.join(SINGLE_MODEL)}, got '{protocol}'")
+    check_split(table, protocol, emotions)
+    return table
+
+
+def split_folds(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """Keep the clips of `emotions` and split them once per fold; each clip is in one fold's test split.
+
+    Args:
+        table: as for `split_table`.
+        protocol: `folds` takes the corpus' own speaker folds (RAVDESS: those of EmoBox, Ma et al. 2024;
+            TESS: each speaker in turn), validated on the next fold; `loso` tests each speaker and
+            validates on the next two; `cross-corpus` tests each corpus with a model of the others.
+
+    Returns:
+        fold name -> table with `split`.
+    """
+    table = select_emotions(table, emotions)
+    names = list(table["corpus"].unique())
+    plan = {}
+    if protocol == "cross-corpus":
+        if len(names) < 2:
+            raise InputError(
+                f"--protocol cross-corpus: expected at least two --corpora, got {' '.join(names)}"
+            )
+        for name in names:
+            plan[f"to {name}"] = set(table["speaker"][table["corpus"] == name]), None
+    elif protocol == "folds":
+        if len(names) > 1:
+            raise InputError(
+                f"--protocol folds: expected one of the --corpora at a time, got {' '.join(names)}"
+            )
+        folds = CORPORA[names[0]].folds
+        for number, fold in enumerate(folds):
+            validation = set(folds[(number + 1) % len(folds)]) if len(folds) > 2 else None
+            plan[f"fold {number + 1}"] = set(fold), validation
+    elif protocol == "loso":
+        speakers = sorted(table["speaker"].unique())
+        for number, speaker in enumerate(speakers):
+            following = {speakers[(number + step) % len(speakers)] for step in (1, 2)}
+            plan[speaker] = {speaker}, following if len(speakers) > 3 else None
+    else:
+        raise InputError(f"--protocol: expected folds, loso or cross-corpus, got '{protocol}'")
+    tables = {}
+    for fold, (test, validation) in plan.items():
+        tables[fold] = table.assign(split=_by_speaker(table, test, validation))
+        check_split(tables[fold], protocol, emotions)
+    return tables
+
+
+def split_final(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
+    """Return the split of the model that is published beside scores of folds: nobody is tested, all but
+    the validation speakers of `corpora` train."""
+    table = select_emotions(table, emotions)
+    return table.assign(split=_by_speaker(table, test=set()))
+
+
+def split_models(
+    table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], pd.DataFrame]:
+    """Return the splits of all models that a protocol asks for, each a table with `split`.
+
+    Args:
+        table, emotions, seed: as for `split_table`.
+
+    Returns:
+        folds: name -> split of each model that is tested.
+        models: name -> split of each model that is trained: the folds', and after them the published one.
+        final: the published one's, the last of `models`; under `SINGLE_MODEL` it is also the one fold.
+
+    Raises:
+        InputError: a split of one of them is empty, or an emotion is missing from its training.
+    """
+    if protocol in SINGLE_MODEL:
+        final = split_table(table, protocol, emotions, seed)
+        folds = {protocol: final}
+        return folds, folds, final
+    final = split_final(table, emotions)
+    folds = split_folds(table, protocol, emotions)
+    check_split(final, protocol, emotions, needed=("train", "validation"))
+    return folds, folds | {"final": final}, final
+
+
+def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
+    """Return what must not stand on both sides of a cross-validation among training clips: the speaker; the
+    words where three or fewer speakers train; under `random`, as outside, nothing but the clip itself."""
+    if protocol == "random":
+        return rows["clip"]
+    groups = rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
+    if groups.nunique() < 2:
+        raise InputError(
+            f"the training clips are by {' '.join(sorted(rows['speaker'].unique()))} and all say "
+            f"'{groups.iloc[0]}': nothing can be chosen by cross-validation; add speakers or texts"
+        )
+    return groups
+
+
+def training_parts(splits: Iterable[pd.DataFrame], protocol: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return of each split the positions of its training clips, and their `selection_groups`."""
+    positions = [(split, np.flatnonzero(split["split"] == "train")) for split in splits]
+    return [(rows, selection_groups(split.iloc[rows], protocol).to_numpy()) for split, rows in positions]
+
+
+def _by_speaker(table: pd.DataFrame, test: set[str], validation: set[str] | None = None) -> pd.Series:
+    """Split by speaker; without `validation`, by the validation speakers of `corpora`, and where a corpus
+    has none to spare (TESS) by words: its training speakers validate on every fifth of them."""
+    split = pd.Series("train", index=table.index)
+    for name in table["corpus"].unique():
+        corpus, rows = CORPORA[name], table["corpus"] == name
+        chosen = corpus.validation_speakers if validation is None else validation
+        split[rows & table["speaker"].isin(chosen)] = "validation"
+        split[rows & table["speaker"].isin(test)] = "test"
+        spoken = rows & (split == "train")
+        if not len(chosen) and spoken.any():
+            held_out = sorted(table["text"][spoken].unique())[::5]
+            split[spoken & table["text"].isin(held_out)] = "validation"
+    return split
+
+
+def _random(table: pd.DataFrame, seed: int) -> pd.Series:
+    split = pd.Series("train", index=table.index)
+    generator = np.random.default_rng(seed)
+    for _, rows in table.groupby(["corpus", "emotion"], sort=True):
+        shuffled = generator.permutation(rows.index)
+        num_test, num_validation = round(0.2 * len(rows)), round(0.1 * len(rows))
+        split[shuffled[:num_test]] = "test"
+        split[shuffled[num_test : num_test + num_validation]] = "validation"
+    return split
+
+
+def check_split(
+    table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], needed: Sequence[str] = SPLITS
+) -> None:
+    """Raise if a `needed` split is empty, training lacks an emotion, or a speaker or recording is in two
+    splits; say so where the one test or the validation lacks an emotion.
+
+    Validation speakers do not train either, except in a corpus that has no speaker to spare (TESS);
+    there the validation words are not among the training words.
+    """
+    for split in needed:
+        if not (table["split"] == split).any():
+            speakers = ", ".join(sorted(table["speaker"].unique())[:12])
+            raise InputError(
+                f"--protocol {protocol}: no clip is left for the {split} split. The clips found are by "
+                f"{speakers}; get the whole corpora (see README, Data), or try --protocol random"
+            )
+    train, validation, test = (table[table["split"] == split] for split in SPLITS)
+    missing = [emotion for emotion in emotions if emotion not in set(train["emotion"])]
+    if missing:
+        raise InputError(f"--emotions: no training clip is {' or '.join(missing)}; drop it or add a corpus")
+    for split, rows in (("validation", validation), ("test", test)):
+        absent = [emotion for emotion in emotions if emotion not in set(rows["emotion"])]
+        if absent and protocol in SINGLE_MODEL:
+            logger.warning("No %s clip is %s: its scores are over the others", split, " or ".join(absent))
+    if table["digest"].duplicated().any():
+        raise AssertionError("one recording is in the table twice")
+    if protocol == "random":
+        return
+    heard = set(train["speaker"]) | set(validation["speaker"])
+    if overlap := sorted(heard & set(test["speaker"])):
+        raise AssertionError(f"test speakers also train or validate: {overlap}")
+    for speaker in sorted(set(train["speaker"]) & set(validation["speaker"])):
+        own = table["speaker"] == speaker
+        lone = all(not CORPORA[name].validation_speakers for name in table["corpus"][own].unique())
+        words = [set(rows["text"][rows["speaker"] == speaker]) for rows in (train, validation)]
+        if not lone or words[0] & words[1]:
+            raise AssertionError(f"{speaker} both trains and validates")
+
+
+def split_digest(table: pd.DataFrame) -> str:
+    """Return a SHA-256 over which clip, with which emotion, is in which split.
+
+    Two runs with equal digests trained, validated and tested on the same clips under the same labels.
+    """
+    columns = ["corpus", "clip", "emotion", "split"]
+    rows = sorted("\t".join(row) for row in table[columns].itertuples(index=False))
+    return text_digest(rows)
+
+
+def folds_digest(tables: Sequence[pd.DataFrame]) -> str:
+    """Return the `split_digest` of the one table that a run splits, or one over those of all its folds."""
+    digests = [split_digest(table) for table in tables]
+    return digests[0] if len(digests) == 1 else text_digest(digests)
+
+
+def text_digest(lines: Sequence[str]) -> str:
+    """Return the SHA-256 of some lines, as 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def describe_split(table: pd.DataFrame) -> dict[str, dict]:
+    """Return per split that has clips: `clips`, `speakers` (sorted ids), `clips_per_emotion`, `minutes`."""
+    return {
+        split: {
+            "clips": len(rows),
+            "minutes": round(float(rows["duration_seconds"].sum()) / 60, 1),
+            "speakers": sorted(rows["speaker"].unique()),
+            "clips_per_emotion": {name: int(n) for name, n in rows["emotion"].value_counts().items()},
+        }
+        for split in SPLITS
+        for rows in [table[table["split"] == split]]
+        if len(rows)
+    }

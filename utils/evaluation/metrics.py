@@ -1,0 +1,68 @@
+"""Truth and predictions come in; scores and their intervals go out.
+
+The label list is explicit everywhere: an emotion that does not occur in the truth has no recall and
+does not count in a mean. UAR is the headline (unweighted average recall; Schuller et al. 2009, "The
+INTERSPEECH 2009 Emotion Challenge").
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from utils.evaluation.intervals import speaker_intervals
+
+SCORES = ("accuracy", "uar", "macro_precision", "macro_f1")
+
+
+def label_scores(references: Sequence[int], predictions: Sequence[int], num_labels: int) -> dict:
+    """Return what `emotion_metric.EmotionMetric` computes: accuracy, uar, macro_precision and macro_f1 (means
+    over the labels that occur in `references`), per_label (precision, recall, f1, support; None where
+    undefined) and confusion_matrix (rows = truth)."""
+    labels = list(range(num_labels))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        references, predictions, labels=labels, zero_division=0
+    )
+    occurs = support > 0
+    return {
+        "accuracy": float(accuracy_score(references, predictions)),
+        "uar": float(recall[occurs].mean()),
+        "macro_precision": float(precision[occurs].mean()),
+        "macro_f1": float(f1[occurs].mean()),
+        "per_label": [
+            {
+                "precision": float(precision[label]) if occurs[label] else None,
+                "recall": float(recall[label]) if occurs[label] else None,
+                "f1": float(f1[label]) if occurs[label] else None,
+                "support": int(support[label]),
+            }
+            for label in labels
+        ],
+        "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
+    }
+
+
+def score(
+    references: Sequence[int], probabilities: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]
+) -> dict:
+    """Return the `test` block of metrics.json.
+
+    Args:
+        references: true label per clip, (num_clips,).
+        probabilities: float array (num_clips, num_emotions), rows sum to 1.
+        emotions: label names.
+        speakers: speaker id per clip, for the intervals.
+
+    Returns:
+        `SCORES`, `loss` (mean cross-entropy in nats), `per_emotion`, `confusion_matrix`, `intervals`
+        (95 %, over speakers), `clips`, `speakers`.
+    """
+    references = np.asarray(references)
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    predictions = probabilities.argmax(axis=1)
+    scores = label_scores(references, predictions, len(emotions))
+    likelihood = probabilities[np.arange(len(references)), references]
+    scores["loss"] = float(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean())
+    scores["per_emotion"] = dict(zip(emotions, scores.pop("per_label"), strict=True))
+    scores["intervals"] = speaker_intervals(references, predictions, speakers, len(emotions))
+    return scores | {"clips": len(references), "speakers": len(set(speakers))}

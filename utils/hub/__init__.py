@@ -1,0 +1,1 @@
+"""A run folder to a repository or a Space on the Hub, and checkpoints to and from a branch of it."""

@@ -1,0 +1,1 @@
+"""What a run measured to its folder: metrics.json, predictions.csv, figures and the model card."""
