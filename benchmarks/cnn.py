@@ -1,11 +1,12 @@
-"""Where the time of an epoch of train_cnn.py goes, and how long the device waits for its input.
+"""Duration of the parts of a training epoch of train_cnn.py, and how long the device waits for its input.
 
     python -m benchmarks.cnn --data_dir ~/ravdess
 
-Trains the network of the first speaker fold of RAVDESS as the script does. Epochs in which one ready batch
-comes again and again take turns with real ones: the steps are the same, but nothing has to be made. What the
-real step loop takes longer on a GPU, the device waits. A CPU makes the batches itself, which is no waiting:
-there it is what the real step loop leaves idle of the cores beyond what the other does. Prints medians.
+Trains the network of the first speaker fold of RAVDESS like the script. Real epochs take turns with epochs in
+which one prepared batch is repeated: these have the same training steps and no preparation of batches. On a
+GPU, the difference between the two step loops is the time in which the device waits. On a CPU, the same cores
+prepare the batches; there the waiting time is the share of idle core time in the real step loop, minus that
+in the other one. Prints medians.
 """
 
 import argparse
@@ -14,26 +15,26 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-# The script chooses the backend before anything imports Keras.
+# The script must be imported first: it sets the backend of Keras.
 import train_cnn as script  # isort: skip
 import keras
 import tensorflow as tf
 
 from utils.cnn.batches import TrainingSegments, WholeClips
 from utils.cnn.training import ResumableTraining, WeightAverage
-from utils.data.corpora import CORPORA
 from utils.data.dataset import build_dataset
-from utils.data.download import find_corpora
-from utils.data.labels import choose_emotions
-from utils.data.splits import select_emotions, split_models
-from utils.data.table import check_table, read_table
-from utils.runtime import cache_folder, describe_device, logger, run_script
+from utils.data.loading import load_clips, plan_models
+from utils.data.options import DataOptions
+from utils.options import RunOptions
+from utils.runtime import describe_device, logger, run_script
 
 
-class OneBatch(keras.utils.PyDataset):
-    """Has as many batches as the segments, all of them their first."""
+class RepeatedBatch(keras.utils.PyDataset):
+    """The first batch of the segments, repeated as often as they have batches."""
 
     def __init__(self, segments: TrainingSegments):
         super().__init__(workers=segments.workers)
@@ -47,19 +48,41 @@ class OneBatch(keras.utils.PyDataset):
         return self.batch
 
 
-class Stopwatch(keras.callbacks.Callback):
-    """Takes the time of the step loop, where it stands first; of the whole epoch, where it stands last.
+class EpochTimer(keras.callbacks.Callback):
+    """Measure an epoch: only the step loop if it is the first callback, the whole epoch if it is the last.
 
-    `idle` is the share of the time of all cores that this process did not use.
+    Attributes:
+        seconds: duration.
+        idle: share of the time of all cores in which this process did not use them.
     """
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.begun, self.used = time.perf_counter(), time.process_time()
+        self.start, self.start_of_process = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.seconds = time.perf_counter() - self.begun
-        used = time.process_time() - self.used
-        self.idle = 1 - used / self.seconds / len(os.sched_getaffinity(0))
+        self.seconds = time.perf_counter() - self.start
+        busy = time.process_time() - self.start_of_process
+        self.idle = 1 - busy / self.seconds / len(os.sched_getaffinity(0))
+
+
+@dataclass
+class Training:
+    """The objects that `train_cnn.train` passes to `fit`, and the seconds to create the segments."""
+
+    network: keras.Model
+    segments: TrainingSegments
+    callbacks: list[keras.callbacks.Callback]
+    preparation_seconds: float
+
+
+@dataclass
+class EpochTimes:
+    """Medians; `loops` and `idle` by kind of epoch: "real", "repeated" batch, repeated batch "without mean"."""
+
+    epoch: float
+    loops: dict[str, float]
+    idle: dict[str, float]
+    batches: float
 
 
 def main() -> None:
@@ -70,90 +93,104 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each kind")
     args = parser.parse_args()
 
-    files = find_corpora(["ravdess"], [Path(folder) for folder in args.data_dir])
-    table, waveforms = read_table(files, cache_folder())
+    clips = load_clips(DataOptions(corpora=["ravdess"], data_dir=args.data_dir, protocol="folds"))
     logger.setLevel(logging.WARNING)
-    table, _ = check_table(table, allow_partial=False)
-    emotions = choose_emotions({"ravdess": CORPORA["ravdess"].emotions}, None)
-    folds, _, _ = split_models(select_emotions(table, emotions), "folds", emotions)
-    dataset = build_dataset(next(iter(folds.values())), waveforms, emotions)
+    split = next(iter(plan_models(clips, "folds", RunOptions.seed).folds.values()))
+    dataset = build_dataset(split, clips.waveforms, clips.emotions)
     gpus = tf.config.list_physical_devices("GPU")
-    device = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else ""
-    print(f"{device or describe_device('cpu')}, {len(dataset['train'])} training clips of a fold")
+    gpu = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else ""
+    num_clips = len(dataset["train"])
+    print(f"{gpu or describe_device('cpu')}, {num_clips} training clips of a fold")
     with tempfile.TemporaryDirectory() as folder:
-        measure(dataset, len(emotions), args.rounds, Path(folder))
+        training = prepare_training(dataset, len(clips.emotions), Path(folder))
+        print_times(measure(training, args.rounds), training, num_clips, on_gpu=bool(gpus))
 
 
-def measure(dataset, num_emotions: int, rounds: int, folder: Path) -> None:
-    """Print the times of an epoch's parts."""
-    options = script.parse_arguments([])
-    begun = time.perf_counter()
+def prepare_training(dataset, num_emotions: int, folder: Path) -> Training:
+    """Create network, batches and callbacks with the default options of the script."""
+    model, options, seed = script.ModelOptions(), script.TrainingOptions(), RunOptions.seed
+    start = time.perf_counter()
     segments = TrainingSegments(
         dataset["train"],
-        batch_size=options.batch_size,
-        num_samples=round(options.segment_seconds * script.SAMPLING_RATE),
+        batch_size=options.per_device_train_batch_size,
+        num_samples=round(options.max_length_seconds * script.SAMPLING_RATE),
         num_emotions=num_emotions,
         mixup=options.mixup,
-        label_smoothing=options.label_smoothing,
-        seed=options.seed,
+        label_smoothing=options.label_smoothing_factor,
+        seed=seed,
     )
-    reading = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     validation = WholeClips(dataset["validation"], num_emotions)
-    trainee, classifier = script.build_model(num_emotions, options.width, options.dropout, options.seed)
+    trainee, classifier = script.build_model(num_emotions, model.width, model.dropout, seed)
     trainee.compile(
         keras.optimizers.AdamW(options.learning_rate, weight_decay=options.weight_decay),
         loss="categorical_crossentropy",
         jit_compile=False,
     )
-    networks = [model.get_layer("convolutional_network") for model in (trainee, classifier)]
-    average = WeightAverage(*networks, classifier, validation, decay=options.average_decay)
-    early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=options.patience)
+    networks = [each.get_layer("convolutional_network") for each in (trainee, classifier)]
+    average = WeightAverage(*networks, classifier, validation, decay=options.ema_decay)
+    patience = options.early_stopping_patience
+    early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=patience)
     plateau = keras.callbacks.ReduceLROnPlateau("val_uar", mode="max", factor=0.5, patience=10)
     resumable = ResumableTraining(folder, segments, average, early_stopping, plateau)
     resumable.restore(trainee)
+    return Training(trainee, segments, [average, early_stopping, plateau, resumable], seconds)
 
-    callbacks = [average, early_stopping, plateau, resumable]
+
+def measure(training: Training, num_rounds: int) -> EpochTimes:
+    """Train epochs of each kind in turns, after a warm-up round."""
+    segments = training.segments
     kinds = {
-        "real": (segments, callbacks),
-        "ready": (OneBatch(segments), callbacks),
-        "bare": (OneBatch(segments), []),
+        "real": (segments, training.callbacks),
+        "repeated": (RepeatedBatch(segments), training.callbacks),
+        "without mean": (RepeatedBatch(segments), []),
     }
     loops, idle = {name: [] for name in kinds}, {name: [] for name in kinds}
-    epochs = []
-    making = []
-    for number in range(rounds + 1):  # the first is a warm-up
-        for name, (batches, around) in kinds.items():
-            loop, epoch = Stopwatch(), Stopwatch()
-            trainee.fit(batches, shuffle=False, verbose=0, callbacks=[loop, *around, epoch])
-            if number:
+    epochs, batches = [], []
+    for number in range(num_rounds + 1):
+        is_warm_up = number == 0
+        for name, (inputs, callbacks) in kinds.items():
+            loop, epoch = EpochTimer(), EpochTimer()
+            training.network.fit(inputs, shuffle=False, verbose=0, callbacks=[loop, *callbacks, epoch])
+            if not is_warm_up:
                 loops[name].append(loop.seconds)
                 idle[name].append(loop.idle)
-                if name == "real":
-                    epochs.append(epoch.seconds)
-        begun = time.perf_counter()
-        for batch in range(len(segments)):
-            segments[batch]
-        making.append(time.perf_counter() - begun)
+                epochs += [epoch.seconds] if name == "real" else []
+        seconds = time_call(lambda: [segments[batch] for batch in range(len(segments))])
+        batches += [] if is_warm_up else [seconds]
+    medians = [{name: statistics.median(values) for name, values in each.items()} for each in (loops, idle)]
+    return EpochTimes(statistics.median(epochs), *medians, statistics.median(batches))
 
-    real, ready, bare = (statistics.median(loops[name]) for name in kinds)
-    epoch, made = statistics.median(epochs), statistics.median(making[1:])
-    speed = len(dataset["train"]) / epoch
-    print(f"an epoch                         {epoch:9.2f} s, {speed:.0f} clips per second")
-    for words, seconds in (
-        (f"  its {len(segments)} steps", real),
-        ("    on one ready batch", ready),
-        ("    and without the mean weights", bare),
-        ("  validation and saving", epoch - real),
-        ("its batches alone, one thread", made),
-        ("before the first epoch, once", reading),
+
+def time_call(function: Callable[[], object]) -> float:
+    """Return the duration of a call in seconds."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def print_times(times: EpochTimes, training: Training, num_clips: int, on_gpu: bool) -> None:
+    real = times.loops["real"]
+    print(
+        f"one epoch                        {times.epoch:9.2f} s, {num_clips / times.epoch:.0f} clips per second"
+    )
+    for description, seconds in (
+        (f"  its {len(training.segments)} steps", real),
+        ("    with one repeated batch", times.loops["repeated"]),
+        ("    and without the mean weights", times.loops["without mean"]),
+        ("  validation and saving", times.epoch - real),
+        ("its batches, one thread", times.batches),
+        ("before the first epoch, once", training.preparation_seconds),
     ):
-        print(f"{words:32s} {seconds:9.2f} s, {seconds / epoch:6.1%} of an epoch")
-    waits = 1 - ready / real
-    if not tf.config.list_physical_devices("GPU"):
-        shares = [statistics.median(idle[name]) for name in ("real", "ready")]
-        print("of the cores' time {:.1%} is idle in the real step loop, {:.1%} in the other".format(*shares))
-        waits = shares[0] - shares[1]
-    print(f"the device waits for its input {max(0.0, waits):.1%} of the step loop")
+        print(f"{description:32s} {seconds:9.2f} s, {seconds / times.epoch:6.1%} of an epoch")
+    waiting = 1 - times.loops["repeated"] / real
+    if not on_gpu:
+        print(
+            f"idle core time: {times.idle['real']:.1%} in the real step loop, {times.idle['repeated']:.1%} with "
+            "the repeated batch"
+        )
+        waiting = times.idle["real"] - times.idle["repeated"]
+    print(f"the device waits for its input in {max(0.0, waiting):.1%} of the step loop")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class Place:
             corpora = []
         command = ["train_wav2vec2.py", *corpora, *options, f"--output_dir={run}"]
         done = subprocess.run(
-            [sys.executable, *command, f"--cache_dir={self.scratch / 'cache'}", "--no_stress_test"],
+            [sys.executable, *command, f"--cache_dir={self.scratch / 'cache'}", "--robustness=false"],
             cwd=PROJECT_ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -129,18 +129,14 @@ class Place:
     @functools.cached_property
     def data(self) -> tuple:
         """The clips with their split (`holdout`), their waveforms, and the emotions."""
-        from utils.data.corpora import CORPORA
-        from utils.data.download import find_corpora
-        from utils.data.labels import choose_emotions
-        from utils.data.splits import select_emotions, split_models
-        from utils.data.table import check_table, read_table
+        from utils.data import load_clips, plan_models
+        from utils.data.options import DataOptions
 
-        files = find_corpora(["ravdess"], [self.clips])
-        table, waveforms = read_table(files, self.scratch / "cache")
-        table, _ = check_table(table, allow_partial=True)
-        emotions = choose_emotions({"ravdess": CORPORA["ravdess"].emotions}, None)
-        _, _, split = split_models(select_emotions(table, emotions), "holdout", emotions)
-        return split, waveforms, emotions
+        cache_dir = str(self.scratch / "cache")
+        clips = load_clips(
+            DataOptions(["ravdess"], [str(self.clips)], allow_partial=True, cache_dir=cache_dir)
+        )
+        return plan_models(clips, "holdout", seed=42).final, clips.waveforms, clips.emotions
 
 
 def demo(place: Place):
@@ -199,13 +195,13 @@ def encoder_pass(place: Place):
     import torch
 
     from benchmarks.training import now
-    from train_wav2vec2 import ModelArguments, build_model
+    from utils.encoders.classifier import build_classifier
     from utils.encoders.embeddings import embed
 
     split, waveforms, emotions = place.data
     for size, num_clips in (("base", 480), ("large", 240)):
         rows = split.iloc[: num_clips if place.on_gpu else 8]
-        model, extractor = build_model(ModelArguments(from_config=place.sizes[size]), emotions)
+        model, extractor = build_classifier("", place.sizes[size], emotions)
         model.to("cuda" if place.on_gpu else "cpu")
         for part in ("warm-up", "timed"):
             rows_of_part = rows.iloc[:8] if part == "warm-up" else rows
@@ -238,17 +234,17 @@ def finish(place: Place):
     import torch
 
     from benchmarks.training import now
-    from train_wav2vec2 import ModelArguments, build_model
     from utils.data.audio import SAMPLING_RATE
     from utils.data.dataset import build_dataset
     from utils.data.decoding import Waveforms
     from utils.encoders.batches import Clips
+    from utils.encoders.classifier import build_classifier
     from utils.encoders.freezing import predict, unpadded_logits
     from utils.evaluation.explanations import occlude
     from utils.evaluation.robustness import measure_robustness
 
     split, waveforms, emotions = place.data
-    model, extractor = build_model(ModelArguments(from_config=place.sizes["base"]), emotions)
+    model, extractor = build_classifier("", place.sizes["base"], emotions)
     model.to("cuda" if place.on_gpu else "cpu").eval()
     test = split[split["split"] == "test"]
     if not place.on_gpu:
@@ -300,10 +296,11 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
     import numpy as np
 
     from benchmarks.training import choose_batches, our_trainer
-    from train_wav2vec2 import ModelArguments, build_model
+    from train_wav2vec2 import ModelOptions
     from utils.data.audio import SAMPLING_RATE
     from utils.data.dataset import build_dataset
     from utils.encoders.batches import Clips, EqualLengthSampler
+    from utils.encoders.classifier import build_classifier
     from utils.encoders.embeddings import embed
     from utils.encoders.frames import Frames
     from utils.encoders.freezing import count_frames, num_used_layers
@@ -315,14 +312,14 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
     sampler = EqualLengthSampler(lengths, batch_size, 4 * SAMPLING_RATE, seed=42)
     rows = train.iloc[choose_batches(sampler, place.num_steps)]
     rows = rows[~rows.index.duplicated()]
-    model, extractor = build_model(ModelArguments(from_config=place.sizes[size]), emotions)
+    model, extractor = build_classifier("", place.sizes[size], emotions)
     if augmented:
         clips = Clips(build_dataset(rows, waveforms, emotions)["train"], extractor, augmented=True)
     else:
         model.to("cuda" if place.on_gpu else "cpu")
         folder = Path(tempfile.mkdtemp(dir=place.scratch))
         lengths = rows["num_samples"].tolist()
-        layer = num_used_layers(model.config) - ModelArguments.unfreeze_layers
+        layer = num_used_layers(model.config) - ModelOptions.unfreeze_layers
         frames = Frames(folder, layer, count_frames(model, lengths), model.config.hidden_size)
         digests = rows["digest"].tolist()
         means = embed(model, extractor, waveforms.select(rows.index), lengths, digests, folder, frames)

@@ -34,9 +34,9 @@ from utils.data import download, table
 from utils.data.corpora import CORPORA, Clip, parse_clip
 
 RUNS = {
-    "train_baselines.py": ["--models", "lr", "--features", "mfcc", "--no_stress_test"],
-    "train_cnn.py": ["--epochs", "1", "--no_stress_test"],
-    "train_wav2vec2.py": ["--from_config", "tiny", "--num_train_epochs", "1", "--no_stress_test"],
+    "train_baselines.py": ["--models", "lr", "--features", "mfcc", "--robustness=false"],
+    "train_cnn.py": ["--num_train_epochs", "1", "--robustness=false"],
+    "train_wav2vec2.py": ["--from_config", "tiny", "--num_train_epochs", "1", "--robustness=false"],
 }
 """One epoch, for the memory of one is that of all. The test of robustness hears no more of more clips."""
 

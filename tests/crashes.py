@@ -9,7 +9,7 @@ on one core (20 to 30 minutes each):
 
     python tests/crashes.py train_baselines.py --kills 20 --options --features mfcc --models knn lr \
         --protocol folds --emotions sad angry
-    python tests/crashes.py train_cnn.py --kills 20 --options --epochs 4 --patience 1 --width 4 \
+    python tests/crashes.py train_cnn.py --kills 20 --options --num_train_epochs 4 --early_stopping_patience 1 --width 4 \
         --emotions sad angry
     python tests/crashes.py train_wav2vec2.py --kills 20 --options --num_train_epochs 3 \
         --early_stopping_patience 1 --emotions sad angry

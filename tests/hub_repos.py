@@ -1,6 +1,6 @@
-"""Tokens, repos and the requests for them come in; what the Hub of the tests keeps and refuses goes out.
+"""State of the Hub for tests: tokens, repositories, commits and files, and which requests are refused.
 
-No HTTP here: `hub_server.py` speaks that.
+`hub_server.py` serves it over HTTP.
 """
 
 import hashlib
@@ -17,11 +17,15 @@ GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for s
 
 
 class HubError(Exception):
-    """An answer that is not a success; clients choose their exception by `code`."""
+    """An HTTP response with an error status; clients choose their exception by `code`."""
 
     def __init__(self, status, message, code=None, headers=None, **fields):
         headers = {"X-Error-Message": " ".join(message.split())} | (headers or {})
-        self.answer = status, {"error": message} | fields, headers | ({"X-Error-Code": code} if code else {})
+        self.response = (
+            status,
+            {"error": message} | fields,
+            headers | ({"X-Error-Code": code} if code else {}),
+        )
 
 
 @dataclass
@@ -46,7 +50,7 @@ class File:
 
     @property
     def blob(self):
-        """What git keeps: the content, or the pointer to a large file."""
+        """The content as stored by git: of a large file, its LFS pointer."""
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\n"
         return f"{pointer}size {len(self.data)}\n".encode() if self.lfs else self.data
 
@@ -104,7 +108,7 @@ class Repo:
         return self.all_commits[sha]
 
     def history(self, revision):
-        """Newest first."""
+        """Yield the commits, newest first."""
         commit = self.at(revision)
         while commit:
             yield commit
@@ -121,12 +125,12 @@ def check_write(repo, token):
 
 
 def paths_of(files):
-    """The files and the folders that hold them."""
+    """Return the paths of the files and of all their parent folders."""
     return set(files) | {path[:i] for path in files for i, character in enumerate(path) if character == "/"}
 
 
 def entries(repo, revision, paths, expand):
-    """What the Hub says of files and folders."""
+    """Return the metadata of files and folders in the format of the Hub's API."""
     files, listed = repo.at(revision).files, []
     for path in paths:
         if path in files:
@@ -144,7 +148,7 @@ def entries(repo, revision, paths, expand):
 
 
 def front_matter(readme):
-    """(the fields of a README.md, what is wrong with them or None)"""
+    """Return (fields of the metadata block of a README.md, error message or None)."""
     match = re.match(r"\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", readme.decode(), re.DOTALL | re.MULTILINE)
     try:
         fields = (yaml.safe_load(match[1]) if match else None) or {}
@@ -154,7 +158,7 @@ def front_matter(readme):
 
 
 def check_card(readme):
-    """Refuses the commoner of the mistakes that the Hub refuses in a README.md; returns its warnings."""
+    """Raise HubError for common errors in the metadata of a README.md; return warnings."""
     card, error = front_matter(readme)
     errors = [error] if error else []
     kinds = {"tags": list, "metrics": list, "model-index": list, "pipeline_tag": str, "library_name": str}

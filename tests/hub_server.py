@@ -1,6 +1,6 @@
-"""Requests of real, unpatched Hugging Face clients come in through HF_ENDPOINT; a Hub's answers go out.
+"""A local server with the HTTP API of the Hugging Face Hub, for unmodified clients (HF_ENDPOINT).
 
-What clients did is kept for tests to look at, and they can be made to meet errors, cuts and delays.
+It records all requests for the tests, and can produce errors, cut connections and delays.
 """
 
 import base64
@@ -50,18 +50,26 @@ class Fault:
 
 
 class HubServer:
-    """`with HubServer() as hub:` serves at `hub.endpoint`.
+    """A server for the duration of a `with` block: `with HubServer() as hub:` serves at `hub.endpoint`.
 
-    Files of more than `multipart_above` bytes are asked for in parts of `part_bytes`.
+    Args:
+        multipart_above: size in bytes above which clients upload a file in parts.
+        part_bytes: size of these parts.
+
+    Attributes:
+        requests: (method, path without query, status) of each request; status 0 for a cut request.
+        authorizations: the Authorization header of each of these requests, or None.
+        errors: tracebacks of errors in this server.
+        faults_left: number of faults that have not occurred yet.
     """
 
     def __init__(self, multipart_above=50_000_000, part_bytes=20_000_000):
         self.multipart_above, self.part_bytes = multipart_above, part_bytes
         self.tokens, self.repos = {}, {}
-        self.requests = []  # (method, path without query, status; 0 of a cut request)
-        self.authorizations = []  # the header of each of these, or None
+        self.requests = []
+        self.authorizations = []
         self.faults = []
-        self.errors = []  # tracebacks of this server's own mistakes
+        self.errors = []
         self.lock = threading.RLock()
         self.http = Server(("127.0.0.1", 0), Handler)
         self.http.hub = self
@@ -75,13 +83,14 @@ class HubServer:
         self.http.shutdown()
         self.http.server_close()
 
-    # What a test prepares and looks at
+    # For tests: preparation and inspection
 
     def add_token(self, token, user, role="write", **options):
-        """`role` is "write", "read" or "fineGrained"; the last takes `permissions`."""
+        """Add a token; `role` is "write", "read" or "fineGrained", the last with `permissions`."""
         self.tokens[token] = Token(user, role, **options)
 
     def add_repo(self, repo_id, private=False, files=None, repo_type="model", gated=False, sdk=None):
+        """Add a repository; `files` maps paths to bytes."""
         repo = self.repos[repo_type, repo_id] = Repo(repo_type, repo_id, private, gated, sdk)
         start = {".gitattributes": File(GITATTRIBUTES.encode(), False)}
         repo.commit("main", "initial commit", start, start)
@@ -92,36 +101,37 @@ class HubServer:
         return repo
 
     def files(self, repo_id, revision="main", repo_type="model"):
-        """{path: bytes}, with the .gitattributes that every repo of the Hub starts with."""
+        """Return {path: bytes}, including the .gitattributes of every repository on the Hub."""
         commit = self.repos[repo_type, repo_id].at(revision)
         return {path: file.data for path, file in commit.files.items()}
 
     def commits(self, repo_id, revision="main", repo_type="model"):
-        """[(message, [paths changed])], oldest first; the first is the Hub's own "initial commit"."""
+        """Return [(message, [changed paths])], oldest first; the first is the "initial commit" of the Hub."""
         history = self.repos[repo_type, repo_id].history(revision)
         return [(commit.message, commit.changed) for commit in history][::-1]
 
     def is_private(self, repo_id, repo_type="model"):
         return self.repos[repo_type, repo_id].private
 
-    # Faults: a request meets the first one left whose regexes fit its method and are found in its path
+    # Faults: a request triggers the first remaining fault whose regular expressions match its method and path
 
     def fail(self, method, path_pattern, status=500, times=1, headers=None, body=None):
-        """Answer so and do nothing; `body` is a dict for JSON, or the text of a page."""
+        """Respond with an error status and do nothing; `body` is a dict for JSON, or HTML."""
         self.faults.append(Fault(method, path_pattern, times, status, headers or {}, body))
 
     def cut(self, method, path_pattern, after_bytes=0, times=1, of=None, reset=False):
-        """Hang up after so many bytes of the request's body, or with `of="response"` of the answer's.
+        """Close the connection after `after_bytes` of the body of the request, or with `of="response"` of the
+        response.
 
-        A cut request changes nothing. A cut answer is to a request that was carried out, and with 0 bytes
-        its headers are missing too. GET and HEAD are cut in the answer. The client of a cut request sees a
-        connection reset; that of a cut answer sees it end, or with `reset` a reset as well.
+        A cut request has no effect. A request whose response is cut has been processed; with 0 bytes the
+        headers are missing too. For GET and HEAD the response is cut. The client of a cut request gets a
+        connection reset; the client of a cut response an end of the stream, or with `reset` a reset.
         """
         of = of or ("response" if method in ("GET", "HEAD") else "request")
         self.faults.append(Fault(method, path_pattern, times, after_bytes=after_bytes, of=of, reset=reset))
 
     def delay(self, method, path_pattern, seconds, times=1):
-        """Wait, then answer; `faults_left` falls when the wait begins."""
+        """Respond after a delay; `faults_left` decreases at its start."""
         self.faults.append(Fault(method, path_pattern, times, seconds=seconds))
 
     @property
@@ -135,17 +145,17 @@ class HubServer:
                 return fault
         return Fault(method, "", 0)
 
-    # Each request goes to one function below; it returns what to send, or (status, what to send, headers)
+    # Each request is handled by one function below, which returns the content, or (status, content, headers)
 
-    def answer(self, request):
+    def respond(self, request):
         try:
-            sent = self.route(request)
-            return sent if isinstance(sent, tuple) else (200, sent, {})
+            content = self.route(request)
+            return content if isinstance(content, tuple) else (200, content, {})
         except HubError as error:
-            return error.answer
+            return error.response
         except Exception:
             self.errors.append(traceback.format_exc())
-            # Not 500, which clients would try again and again.
+            # Not 500: clients would repeat the request.
             return 501, {"error": self.errors[-1]}, {}
 
     def route(self, request):
@@ -161,7 +171,7 @@ class HubServer:
                     raise HubError(401, "Invalid username or password.")
                 if "id" in groups:
                     kind, repo_id = (groups.pop("type") or "models").removesuffix("s"), groups.pop("id")
-                    # Addresses for large files are as if signed: whoever has one needs no token.
+                    # URLs for large files are treated as signed: they need no token.
                     owner = Token(repo_id.split("/")[0], "write")
                     groups["repo"] = repo = self.repo_for(
                         owner if needs == "nothing" else token, kind, repo_id
@@ -174,7 +184,7 @@ class HubServer:
     def repo_for(self, token, kind, repo_id):
         repo = self.repos.get((kind, repo_id))
         if repo is None or (repo.private and (token is None or token.user != repo.owner)):
-            # The Hub sends no code with its 401; clients then know it by its address, but only of https.
+            # The Hub sends no code with status 401; clients recognise it by the URL, only with https.
             raise HubError(404 if token else 401, "Repository not found", "RepoNotFound")
         return repo
 
@@ -188,28 +198,28 @@ class HubServer:
         return user | {"auth": {"type": "access_token", "accessToken": access}}
 
     def create_repo(self, request, token):
-        asked = request.json()
-        kind, owner = asked.get("type") or "model", asked.get("organization") or token.user
-        repo_id = f"{owner}/{asked['name']}"
+        body = request.json()
+        kind, owner = body.get("type") or "model", body.get("organization") or token.user
+        repo_id = f"{owner}/{body['name']}"
         if owner != token.user or not token.writes:
             refusal = f"You don't have the rights to create a {kind} under the namespace"
             raise HubError(403, f'{refusal} "{owner}"')
         if repo := self.repos.get((kind, repo_id)):
             url = f"{self.endpoint}/{repo.page}"
             raise HubError(409, f"You already created this {kind} repo", url=url)
-        repo = self.add_repo(repo_id, asks_private(asked), repo_type=kind, sdk=asked.get("sdk"))
+        repo = self.add_repo(repo_id, is_private_request(body), repo_type=kind, sdk=body.get("sdk"))
         return {"url": f"{self.endpoint}/{repo.page}", "name": repo_id}
 
     def delete_repo(self, request, token):
-        asked = request.json()
-        repo_id = f"{asked.get('organization') or token.user}/{asked['name']}"
-        repo = self.repo_for(token, asked.get("type") or "model", repo_id)
+        body = request.json()
+        repo_id = f"{body.get('organization') or token.user}/{body['name']}"
+        repo = self.repo_for(token, body.get("type") or "model", repo_id)
         check_write(repo, token)
         del self.repos[repo.type, repo.id]
         return {}
 
     def settings(self, request, token, repo):
-        repo.private = asks_private(request.json())
+        repo.private = is_private_request(request.json())
         return {"private": repo.private}
 
     def info(self, request, token, repo, revision="main"):
@@ -221,14 +231,14 @@ class HubServer:
             if "blobs" in request.query:
                 siblings[-1] |= {"size": len(file.data), "blobId": file.oid}
                 siblings[-1] |= {"lfs": file.pointer("sha256")} if file.lfs else {}
-        about = {"id": repo.id, "author": repo.owner, "sha": commit.sha, "siblings": siblings}
-        about |= {"private": repo.private, "gated": repo.gated, "disabled": False, "sdk": repo.sdk}
-        about |= {"createdAt": first.date, "lastModified": commit.date, "likes": 0, "downloads": 0}
-        about |= {name: card[name] for name in ("pipeline_tag", "library_name") if name in card}
-        return about | {"tags": card.get("tags") or [], "cardData": card}
+        response = {"id": repo.id, "author": repo.owner, "sha": commit.sha, "siblings": siblings}
+        response |= {"private": repo.private, "gated": repo.gated, "disabled": False, "sdk": repo.sdk}
+        response |= {"createdAt": first.date, "lastModified": commit.date, "likes": 0, "downloads": 0}
+        response |= {name: card[name] for name in ("pipeline_tag", "library_name") if name in card}
+        return response | {"tags": card.get("tags") or [], "cardData": card}
 
     def auth_check(self, request, token, repo):
-        return "OK"  # what it takes stands in ROUTES
+        return "OK"  # permissions are checked by `route`
 
     def tree(self, request, token, repo, revision, path=None):
         prefix = f"{path.rstrip('/')}/" if path else ""
@@ -240,10 +250,10 @@ class HubServer:
         return entries(repo, revision, below, request.query.get("expand") == ["true"])
 
     def paths_info(self, request, token, repo, revision):
-        asked = parse_qs(request.body.decode())
+        body = parse_qs(request.body.decode())
         known = paths_of(repo.at(revision).files)
-        paths = [path.rstrip("/") for path in asked.get("paths", []) if path.rstrip("/") in known]
-        return entries(repo, revision, paths, asked.get("expand") == ["true"])
+        paths = [path.rstrip("/") for path in body.get("paths", []) if path.rstrip("/") in known]
+        return entries(repo, revision, paths, body.get("expand") == ["true"])
 
     def list_commits(self, request, token, repo, revision):
         listed = []
@@ -276,29 +286,29 @@ class HubServer:
         repo.commit(branch, request.json()["message"], files, files, squash=True)
         return {}
 
-    # Uploads: preupload says how, large files go to addresses of their own, one commit names all files
+    # Uploads: preupload returns the mode, large files have their own URLs, one commit lists all files
 
     def preupload(self, request, token, repo, branch):
-        there, asked, answers = repo.at(branch, branch_only=True).files, request.json(), []
-        hosted = there.get(".gitignore", File(b"", False)).data.decode()
-        patterns = [line.strip().rstrip("/") for line in asked.get("gitIgnore", hosted).splitlines()]
-        for file in asked["files"]:
-            path, old = file["path"], there.get(file["path"])
+        present, body, responses = repo.at(branch, branch_only=True).files, request.json(), []
+        hosted = present.get(".gitignore", File(b"", False)).data.decode()
+        patterns = [line.strip().rstrip("/") for line in body.get("gitIgnore", hosted).splitlines()]
+        for file in body["files"]:
+            path, old = file["path"], present.get(file["path"])
             large = path.endswith(LFS_SUFFIXES) or file["size"] > LFS_ABOVE_BYTES
             parts = [path, *path.split("/")]
             ignored = any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in patterns)
-            answers.append({"path": path, "uploadMode": "lfs" if large else "regular"})
-            answers[-1] |= {"shouldIgnore": ignored, "oid": old and (old.sha256 if old.lfs else old.oid)}
-        return {"files": answers, "commitOid": repo.branches[branch]}
+            responses.append({"path": path, "uploadMode": "lfs" if large else "regular"})
+            responses[-1] |= {"shouldIgnore": ignored, "oid": old and (old.sha256 if old.lfs else old.oid)}
+        return {"files": responses, "commitOid": repo.branches[branch]}
 
     def lfs_batch(self, request, token, repo):
-        asked, objects = request.json(), []
-        for oid, size in ((wanted["oid"], wanted["size"]) for wanted in asked["objects"]):
+        body, objects = request.json(), []
+        for oid, size in ((file["oid"], file["size"]) for file in body["objects"]):
             objects.append({"oid": oid, "size": size})
             if oid in repo.objects:
                 continue
             upload = {"href": f"{self.endpoint}/lfs/{repo.type}s/{repo.id}/{oid}/{size}"}
-            if "multipart" in asked["transfers"] and size > self.multipart_above:
+            if "multipart" in body["transfers"] and size > self.multipart_above:
                 upload["header"] = {"chunk_size": str(self.part_bytes)}
                 for part in range(1, -(-size // self.part_bytes) + 1):
                     upload["header"][f"{part:05d}"] = f"{upload['href']}/{part}"
@@ -371,19 +381,19 @@ class HubServer:
         headers["ETag"] = f'"{file.sha256 if file.lfs else file.oid}"'
         if file.lfs:
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(file.data))}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
-        if not asked:
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+        if not byte_range:
             return 200, file.data, headers
-        first, last = int(asked[1]), min(int(asked[2] or len(file.data)), len(file.data) - 1)
+        first, last = int(byte_range[1]), min(int(byte_range[2] or len(file.data)), len(file.data) - 1)
         if first > last:
             return 416, b"", headers | {"Content-Range": f"bytes */{len(file.data)}"}
         headers["Content-Range"] = f"bytes {first}-{last}/{len(file.data)}"
         return 206, file.data[first : last + 1], headers
 
 
-def asks_private(asked):
-    """huggingface_hub 2 says it by "visibility", 1 by "private"."""
-    return asked.get("visibility") == "private" or bool(asked.get("private"))
+def is_private_request(body):
+    """Return whether a private repository is requested (`visibility` since huggingface_hub 2)."""
+    return body.get("visibility") == "private" or bool(body.get("private"))
 
 
 def keep_object(repo, oid, size, body):
@@ -396,7 +406,7 @@ TYPED = r"(?P<type>models|datasets|spaces)/(?P<id>[^/]+/[^/]+)"
 PAGE = r"/(?:(?P<type>datasets|spaces)/)?(?P<id>[^/]+/[^/]+)"
 API, REVISION, BRANCH = f"/api/{TYPED}", "(?P<revision>[^/]+)", "(?P<branch>[^/]+)"
 OBJECT = rf"/lfs/{TYPED}/(?P<oid>\w+)/(?P<size>\d+)"
-ROUTES = [  # methods, path, function, what it needs
+ROUTES = [  # methods, path, function, required permission
     ("GET", "/api/whoami-v2", HubServer.whoami, "token"),
     ("POST", "/api/repos/create", HubServer.create_repo, "token"),
     ("DELETE", "/api/repos/delete", HubServer.delete_repo, "token"),
@@ -445,7 +455,7 @@ class Request:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or each answer would wait 40 ms
+    disable_nagle_algorithm = True  # otherwise each response is delayed by 40 ms
 
     def serve(self):
         hub, address = self.server.hub, urlsplit(self.path)
@@ -455,22 +465,22 @@ class Handler(BaseHTTPRequestHandler):
         if fault.of == "request":
             self.read_body(fault.after_bytes)
             self.record(address.path, 0)
-            return self.hang_up(reset=True)
+            return self.close_socket(reset=True)
         body = self.read_body()
         with hub.lock:
             if fault.status:
-                sent = fault.body or {"error": f"made to fail with {fault.status}"}
+                content = fault.body or {"error": f"made to fail with {fault.status}"}
                 status, headers = fault.status, fault.headers
             else:
                 query = parse_qs(address.query)
                 request = Request(self.command, address.path, query, self.headers, body)
-                status, sent, headers = hub.answer(request)
-            # Before the client has its answer and the test looks.
+                status, content, headers = hub.respond(request)
+            # Before the response: the test may inspect the record as soon as the client has it.
             self.record(address.path, status)
         if fault.after_bytes != 0:
-            self.send(status, sent, headers, fault.after_bytes)
+            self.send(status, content, headers, fault.after_bytes)
         if fault.of == "response":
-            self.hang_up(fault.reset)
+            self.close_socket(fault.reset)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve
 
@@ -484,15 +494,15 @@ class Handler(BaseHTTPRequestHandler):
         length = length if limit is None else min(length, limit)
         body = self.rfile.read(length)
         if len(body) < length:
-            raise ConnectionError("the client went away")
+            raise ConnectionError("the client closed the connection")
         return body
 
-    def send(self, status, sent, headers, limit):
-        kind = "text/html" if isinstance(sent, str) else "application/json"
-        if isinstance(sent, bytes):
-            kind, body = "application/octet-stream", sent
+    def send(self, status, content, headers, limit):
+        kind = "text/html" if isinstance(content, str) else "application/json"
+        if isinstance(content, bytes):
+            kind, body = "application/octet-stream", content
         else:
-            body = (sent if isinstance(sent, str) else json.dumps(sent)).encode()
+            body = (content if isinstance(content, str) else json.dumps(content)).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": kind, "Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value.encode("ascii", "replace").decode())
@@ -500,7 +510,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body[:limit])
 
-    def hang_up(self, reset):
+    def close_socket(self, reset):
         self.close_connection = True
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -512,7 +522,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def environment(server, token, home):
-    """For a subprocess: that server as its Hub, that token (or None), a home without a login or cache."""
+    """Return environment variables for a subprocess with this Hub, a token or None, and a new HF_HOME."""
     others = ("HF_", "HUGGING", "TRANSFORMERS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     settings = {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)}

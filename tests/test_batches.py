@@ -1,4 +1,4 @@
-"""Training batches need no padding and are the same however they are read; augmentation keeps a clip sound.
+"""Training batches contain no padding and do not depend on how they are loaded; augmented clips are valid.
 
 Run: python -m pytest tests/test_batches.py
 """
@@ -32,8 +32,8 @@ def steps(sampler: EqualLengthSampler) -> list[list[tuple[int, int, int]]]:
     return [keys[start : start + sampler.batch_size] for start in range(0, len(keys), sampler.batch_size)]
 
 
-class Echo(torch.utils.data.Dataset):
-    """Forty clips, each of which is the key that it was asked for with."""
+class KeyDataset(torch.utils.data.Dataset):
+    """Dataset of 40 items; each item is its key."""
 
     def __len__(self) -> int:
         return 40
@@ -43,19 +43,19 @@ class Echo(torch.utils.data.Dataset):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Which clips meet in a step
+# Which clips share an optimiser step
 
 
 @pytest.mark.parametrize("num_clips", [1, 5, 8, 2_003])
-def test_every_clip_comes_and_the_length_is_announced(num_clips):
+def test_every_clip_is_sampled_and_len_is_correct(num_clips):
     sampler = EqualLengthSampler(corpus_lengths()[:num_clips], 8, MAX_SAMPLES, seed=0)
     drawn = Counter(index for index, _, _ in sampler)
     assert set(drawn) == set(range(num_clips))
     assert len(list(sampler)) == len(sampler) == 8 * -(-num_clips // 8)
-    assert max(drawn.values()) - min(drawn.values()) <= 1  # the last step is filled up fairly
+    assert max(drawn.values()) - min(drawn.values()) <= 1  # repeats that fill the last step are spread evenly
 
 
-def test_a_step_has_one_length_which_is_that_of_its_shortest_clip():
+def test_all_clips_of_a_step_have_the_length_of_its_shortest_clip():
     lengths = corpus_lengths()
     assert lengths.max() > MAX_SAMPLES
     for step in steps(EqualLengthSampler(lengths, 8, MAX_SAMPLES, seed=0)):
@@ -63,15 +63,15 @@ def test_a_step_has_one_length_which_is_that_of_its_shortest_clip():
         assert num_samples == min(MAX_SAMPLES, *(lengths[index] for index, _, _ in step))
 
 
-def test_little_is_lost_by_cutting():
+def test_cropping_removes_less_than_five_percent():
     lengths = corpus_lengths()
     sampler = EqualLengthSampler(lengths, 8, MAX_SAMPLES, seed=0)
-    heard = sum(num_samples for _, num_samples, _ in sampler)
+    kept = sum(num_samples for _, num_samples, _ in sampler)
     whole = sum(min(int(lengths[index]), MAX_SAMPLES) for index, _, _ in sampler)
-    assert 0.95 * whole < heard < whole
+    assert 0.95 * whole < kept < whole
 
 
-def test_other_batches_in_another_epoch_and_the_same_in_the_same():
+def test_batches_depend_on_seed_and_epoch():
     def draw(seed: int, epoch: int) -> list:
         sampler = EqualLengthSampler(corpus_lengths()[:200], 8, MAX_SAMPLES, seed)
         sampler.set_epoch(epoch)
@@ -79,20 +79,20 @@ def test_other_batches_in_another_epoch_and_the_same_in_the_same():
 
     assert draw(0, 3) == draw(0, 3)
     for other in (draw(0, 4), draw(1, 3)):
-        # Not only another order of the same batches: other clips meet.
-        together = {frozenset(index for index, _, _ in step) for step in draw(0, 3)}
-        assert len(together & {frozenset(index for index, _, _ in step) for step in other}) < 5
+        # Not only another order of the same batches: the batches contain other clips.
+        first_batches = {frozenset(index for index, _, _ in step) for step in draw(0, 3)}
+        assert len(first_batches & {frozenset(index for index, _, _ in step) for step in other}) < 5
     assert {epoch for step in draw(0, 4) for _, _, epoch in step} == {4}
 
 
-def test_short_and_long_batches_come_mixed():
+def test_batch_length_does_not_depend_on_the_position_in_the_epoch():
     num_samples = [step[0][1] for step in steps(EqualLengthSampler(corpus_lengths(), 8, MAX_SAMPLES, seed=0))]
     assert abs(np.corrcoef(num_samples, np.arange(len(num_samples)))[0, 1]) < 0.3
 
 
 @pytest.mark.parametrize(("num_processes", "accumulation"), [(2, 1), (1, 2), (4, 2)])
-def test_a_step_is_the_same_on_any_number_of_processes(num_processes, accumulation):
-    alone = steps(EqualLengthSampler(corpus_lengths()[:101], 8, MAX_SAMPLES, seed=0))
+def test_a_step_does_not_depend_on_the_number_of_processes(num_processes, accumulation):
+    single_process = steps(EqualLengthSampler(corpus_lengths()[:101], 8, MAX_SAMPLES, seed=0))
 
     def shard(process: int) -> list:
         sampler = EqualLengthSampler(corpus_lengths()[:101], 8, MAX_SAMPLES, seed=0)
@@ -100,17 +100,17 @@ def test_a_step_is_the_same_on_any_number_of_processes(num_processes, accumulati
         return list(BatchSamplerShard(batches, num_processes, process))
 
     shards = [shard(process) for process in range(num_processes)]
-    assert {len(batches) for batches in shards} == {len(alone) * accumulation}
-    for number, step in enumerate(alone):
+    assert {len(batches) for batches in shards} == {len(single_process) * accumulation}
+    for number, step in enumerate(single_process):
         own = slice(number * accumulation, (number + 1) * accumulation)
-        together = [key for batches in shards for batch in batches[own] for key in batch]
-        assert sorted(together) == sorted(step)
+        all_keys = [key for batches in shards for batch in batches[own] for key in batch]
+        assert sorted(all_keys) == sorted(step)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_the_loader_of_the_trainer_tells_the_sampler_its_epoch(num_processes):
+def test_the_loader_of_the_trainer_sets_the_epoch_of_the_sampler(num_processes):
     sampler = EqualLengthSampler(corpus_lengths()[:40], 8, MAX_SAMPLES, seed=0)
-    loader = DataLoader(Echo(), 8 // num_processes, sampler=sampler, collate_fn=list)
+    loader = DataLoader(KeyDataset(), 8 // num_processes, sampler=sampler, collate_fn=list)
     prepared = prepare_data_loader(loader, num_processes=num_processes, process_index=0, put_on_device=False)
     epochs = []
     for epoch in (0, 1, 2):
@@ -120,12 +120,12 @@ def test_the_loader_of_the_trainer_tells_the_sampler_its_epoch(num_processes):
 
 
 # ---------------------------------------------------------------------------------------------------
-# What a clip is
+# Clips
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    """Twelve clips of noise of 0.3 to 0.8 s, at the levels of quiet and loud recordings."""
+    """Twelve clips of noise, 0.3 to 0.8 s long, at the levels of quiet and loud recordings."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(0.3 * SAMPLING_RATE, 0.8 * SAMPLING_RATE, size=12)
     waveforms = [
@@ -144,7 +144,7 @@ def extractor(request) -> Wav2Vec2FeatureExtractor:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("augmented", [False, True])
-def test_a_plain_index_gives_the_whole_clip_as_a_user_would_send_it(dataset, extractor, augmented):
+def test_an_integer_index_returns_the_whole_clip_as_in_inference(dataset, extractor, augmented):
     clips = Clips(dataset, extractor, augmented=augmented, seed=0)
     assert len(clips) == len(dataset)
     for index, row in enumerate(dataset):
@@ -155,7 +155,7 @@ def test_a_plain_index_gives_the_whole_clip_as_a_user_would_send_it(dataset, ext
         assert clips[index]["label"] == row["label"]
 
 
-def test_a_training_clip_is_a_stretch_of_the_whole(dataset):
+def test_a_training_clip_is_a_crop_of_the_whole_clip(dataset):
     extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
     clips = Clips(dataset, extractor, seed=0)
     num_samples, starts = 4_000, set()
@@ -164,14 +164,14 @@ def test_a_training_clip_is_a_stretch_of_the_whole(dataset):
         windows = np.lib.stride_tricks.sliding_window_view(clips[5]["input_values"].numpy(), num_samples)
         (start,) = np.flatnonzero((windows == cut).all(axis=1))
         starts.add(int(start))
-    assert len(starts) > 4  # another place in another epoch
+    assert len(starts) > 4  # the position differs between epochs
 
 
 @pytest.mark.parametrize("augmented", [False, True])
-def test_a_training_clip_depends_on_seed_epoch_and_index_alone(dataset, extractor, augmented):
+def test_a_training_clip_depends_only_on_seed_epoch_and_index(dataset, extractor, augmented):
     clips, same = (Clips(dataset, extractor, augmented, seed=0) for _ in range(2))
     first = clips[3, 4_800, 1]["input_values"]
-    others = [clips[4, 4_800, 1], clips[3, 4_800, 2]]  # reading them in between changes nothing
+    others = [clips[4, 4_800, 1], clips[3, 4_800, 2]]  # reading them in between has no effect
     assert not any(torch.equal(other["input_values"], first) for other in others)
     for again in (clips[3, 4_800, 1], same[3, 4_800, 1]):
         assert torch.equal(again["input_values"], first)
@@ -180,7 +180,7 @@ def test_a_training_clip_depends_on_seed_epoch_and_index_alone(dataset, extracto
         assert len(other["input_values"]) == 4_800 and not torch.equal(other["input_values"], first)
 
 
-def test_augmentation_is_on_only_where_it_was_chosen(dataset):
+def test_augmentation_is_off_by_default(dataset):
     extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
     length = dataset["num_samples"][7]
     whole = Clips(dataset, extractor)[7]["input_values"]
@@ -190,23 +190,25 @@ def test_augmentation_is_on_only_where_it_was_chosen(dataset):
     assert changed.shape == whole.shape and not torch.allclose(changed, whole, atol=0.01)
 
 
-def test_loader_workers_change_nothing(dataset):
+def test_batches_do_not_depend_on_the_number_of_loader_workers(dataset):
     clips = Clips(dataset, Wav2Vec2FeatureExtractor(), augmented=True, seed=0)
 
     def read(num_workers: int) -> list[dict]:
         sampler = EqualLengthSampler(clips.lengths, 4, MAX_SAMPLES, seed=0)
         return list(DataLoader(clips, 4, sampler=sampler, num_workers=num_workers, collate_fn=collate))
 
-    for alone, with_workers in zip(read(0), read(2), strict=True):
-        assert alone["input_values"].shape[0] == 4
-        assert torch.equal(alone["input_values"], with_workers["input_values"])
-        assert torch.equal(alone["labels"], with_workers["labels"])
+    for without_workers, with_workers in zip(read(0), read(2), strict=True):
+        assert without_workers["input_values"].shape[0] == 4
+        assert torch.equal(without_workers["input_values"], with_workers["input_values"])
+        assert torch.equal(without_workers["labels"], with_workers["labels"])
 
 
-def test_equally_long_clips_are_stacked_and_others_listed():
+def test_clips_of_equal_length_are_stacked_and_others_returned_as_a_list():
     clips = [{"input_values": torch.full((length,), float(length)), "label": length} for length in (3, 3, 5)]
     stacked, listed = collate(clips[:2]), collate(clips)
-    assert list(stacked) == list(listed) == ["labels", "input_values"]  # the Trainer reads the first one
+    assert (
+        list(stacked) == list(listed) == ["labels", "input_values"]
+    )  # the Trainer reads the batch size from the first tensor
     assert stacked["input_values"].shape == (2, 3)
     assert [values.tolist() for values in listed["input_values"]] == [[3.0] * 3, [3.0] * 3, [5.0] * 5]
     assert listed["labels"].tolist() == [3, 3, 5] and listed["labels"].dtype == torch.int64
@@ -222,7 +224,7 @@ def tone(seconds: float, level: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(MIN_SECONDS, 0.5), (3.0, 1.0), (1.0, 0.01), (1.0, 0.0)])
-def test_an_augmented_clip_is_a_sound_clip(seconds, level):
+def test_an_augmented_clip_is_valid(seconds, level):
     waveform = tone(seconds, level)
     untouched = waveform.copy()
     lengths = []
@@ -230,21 +232,21 @@ def test_an_augmented_clip_is_a_sound_clip(seconds, level):
         changed = augment(waveform, np.random.default_rng(seed), SAMPLING_RATE)
         assert changed.dtype == np.float32 and changed.ndim == 1
         assert np.isfinite(changed).all() and np.abs(changed).max() <= 1
-        assert np.abs(changed).max() >= 0.2 * level  # it is not gone
+        assert np.abs(changed).max() >= 0.2 * level  # not silenced
         lengths.append(len(changed) / len(waveform))
     np.testing.assert_array_equal(waveform, untouched)
     slowest, fastest = 1 / SPEEDS[0], 1 / SPEEDS[1]
     assert fastest - 0.01 < min(lengths) < 1 < max(lengths) < slowest + 0.01
 
 
-def test_the_pitch_moves_with_the_speed():
+def test_the_pitch_changes_with_the_speed():
     for seed in range(10):
         changed = augment(tone(2.0, 0.5), np.random.default_rng(seed), SAMPLING_RATE)
         hertz = np.fft.rfftfreq(len(changed), 1 / SAMPLING_RATE)[np.abs(np.fft.rfft(changed)).argmax()]
         assert hertz * len(changed) == pytest.approx(300 * 2.0 * SAMPLING_RATE, rel=0.01)
 
 
-def test_the_voice_stays_louder_than_the_noise():
+def test_the_signal_to_noise_ratio_is_in_the_configured_range():
     ratios = []
     for seed in range(50):
         changed = augment(tone(1.0, 0.2), np.random.default_rng(seed), SAMPLING_RATE)
@@ -256,7 +258,7 @@ def test_the_voice_stays_louder_than_the_noise():
     assert low - 1 < min(ratios) < low + 8 and high - 8 < max(ratios) < high + 1
 
 
-def test_the_same_generator_gives_the_same_clip():
+def test_the_same_seed_gives_the_same_augmented_clip():
     first, same, other = (
         augment(tone(1.0, 0.2), np.random.default_rng(seed), SAMPLING_RATE) for seed in (7, 7, 8)
     )

@@ -1,4 +1,4 @@
-"""Runs side by side: the table, the tests, the ensemble, the leak, and what is refused.
+"""Comparison of runs: table, ensemble, paired tests, inflation by a random split, refused runs.
 
 Run: python -m pytest tests/test_compare.py
 """
@@ -17,6 +17,7 @@ from sklearn.metrics import balanced_accuracy_score
 from statsmodels.stats.contingency_tables import mcnemar
 
 from utils.compare import (
+    ENSEMBLE,
     check_comparable,
     ensemble,
     inflation_by_random_split,
@@ -32,7 +33,7 @@ EMOTIONS = ["sad", "angry", "happy"]
 
 
 def write_run(folder: Path, skill: float, seed: int, **changes) -> Path:
-    """A run of 90 clips by six speakers whose probabilities lean to the truth by `skill`."""
+    """Write a run of 90 clips by six speakers; `skill` is added to the probability of the true emotion."""
     generator = np.random.default_rng(seed)
     truth = np.tile(np.arange(3), 30)
     probabilities = generator.dirichlet(np.ones(3), 90) + skill * np.eye(3)[truth]
@@ -61,7 +62,7 @@ def write_run(folder: Path, skill: float, seed: int, **changes) -> Path:
     }
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics | changes))
-    # Rows may stand in any order: clips are matched by name.
+    # The order of the rows is arbitrary: clips are matched by name.
     predictions.sample(frac=1, random_state=seed).to_csv(folder / "predictions.csv", index=False)
     return folder
 
@@ -76,7 +77,7 @@ def runs(tmp_path):
 
 def test_the_table_has_the_best_run_first_and_the_ensemble_last(runs):
     table = results_table(runs)
-    assert table["run"].tolist() == ["strong", "fair", "weak", "mean of all"]
+    assert table["run"].tolist() == ["strong", "fair", "weak", "ensemble (mean of probabilities)"]
     strong = runs[1].metrics["test"]
     assert table["UAR %"].iloc[0] == round(100 * strong["uar"], 1)
     low, high = (100 * bound for bound in strong["intervals"]["uar"])
@@ -92,7 +93,7 @@ def test_the_ensemble_is_the_mean_of_the_probabilities(runs):
     assert shown == round(100 * balanced_accuracy_score(rows["emotion"], predicted), 1)
 
 
-def test_two_directions_are_shown_beside_their_common_score(runs):
+def test_two_folds_have_a_column_each(runs):
     for run in runs:
         half = run.predictions["speaker"] < "ravdess-03"
         run.predictions["fold"] = np.where(half, "to ravdess", "to tess")
@@ -103,7 +104,7 @@ def test_two_directions_are_shown_beside_their_common_score(runs):
     assert table["UAR % to ravdess"].notna().all()
 
 
-def test_pairs_are_tested_on_the_same_clips_and_corrected_for_their_number(runs):
+def test_pairs_are_tested_on_the_same_clips_with_holm_correction(runs):
     tests = paired_tests(runs).set_index("pair")
     assert len(tests) == 3
     weak, strong = (run.predictions["predicted"] == run.predictions["emotion"] for run in runs[:2])
@@ -117,23 +118,26 @@ def test_pairs_are_tested_on_the_same_clips_and_corrected_for_their_number(runs)
 @pytest.mark.parametrize(
     "change", [{"emotions": ["sad", "angry"]}, {"split_digest": "other"}, {"protocol": "holdout"}]
 )
-def test_runs_that_do_not_belong_together_are_refused_with_the_reason(runs, change):
+def test_runs_that_are_not_comparable_are_refused_with_the_reason(runs, change):
     other = copy.deepcopy(runs[0])
     other.metrics.update(change)
     with pytest.raises(InputError, match=str(next(iter(change.values()))[0])):
         check_comparable([runs[1], other])
 
 
-def test_a_random_split_beside_folds_of_the_same_model_shows_the_leak(runs, tmp_path):
-    leaky = read_run(write_run(tmp_path / "runs" / "leaky", 0.9, 5, protocol="random", split_digest="x"))
-    [row] = inflation_by_random_split(runs[:1], [leaky]).to_dict("records")
-    points = 100 * (leaky.metrics["test"]["uar"] - runs[0].metrics["test"]["uar"])
-    assert row["points that are the split's"] == round(points, 1) and row["run"] == leaky.name
-    leaky.metrics["model"]["description"] = "another model"
-    assert inflation_by_random_split(runs[:1], [leaky]).empty
+def test_the_inflation_by_a_random_split_is_relative_to_folds_of_the_same_model(runs, tmp_path):
+    random_run = read_run(
+        write_run(tmp_path / "runs" / "random", 0.9, 5, protocol="random", split_digest="x")
+    )
+    [row] = inflation_by_random_split(runs[:1], [random_run]).to_dict("records")
+    points = 100 * (random_run.metrics["test"]["uar"] - runs[0].metrics["test"]["uar"])
+    assert row["inflation by the random split (points)"] == round(points, 1)
+    assert row["run"] == random_run.name
+    random_run.metrics["model"]["description"] = "another model"
+    assert inflation_by_random_split(runs[:1], [random_run]).empty
 
 
-def test_the_command_writes_table_and_picture_and_fills_a_page(runs, tmp_path):
+def test_the_command_writes_table_and_figure_and_updates_a_page(runs, tmp_path):
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     folders = [str(tmp_path / "runs" / run.name) for run in runs]
@@ -145,10 +149,10 @@ def test_the_command_writes_table_and_picture_and_fills_a_page(runs, tmp_path):
     assert text.startswith("before\n") and text.endswith("after\n")
     assert "| strong |" in text and "old" not in text and "McNemar" not in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv", "bars.png"}
-    assert pd.read_csv(tmp_path / "out" / "table.csv")["run"].tolist()[-1] == "mean of all"
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["run"].iloc[-1] == ENSEMBLE
 
 
-def test_a_page_without_the_markers_and_a_folder_without_a_run_are_named(tmp_path):
+def test_a_page_without_markers_and_a_folder_without_a_run_are_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing here")
     with pytest.raises(InputError, match="has no markers <!-- results -->"):

@@ -115,7 +115,7 @@ OPTIONS = ("--corpora", "crema_d", "--data_dir", "crema_d", "--allow_partial", "
 
 
 def test_a_corpus_and_a_feature_are_one_room_each(changed):
-    options = (*OPTIONS, "--models", "lr", "--no_stress_test", "--output_dir", "runs/features")
+    options = (*OPTIONS, "--models", "lr", "--robustness=false", "--output_dir", "runs/features")
     output = run(changed, "train_baselines.py", *options)
     assert "CREMA-D: only 132 of 7442 clips" in output
     metrics = json.loads((changed / "runs" / "features" / "lr" / "metrics.json").read_text())
@@ -131,7 +131,7 @@ def test_a_head_is_one_room_and_a_line_of_the_script(changed):
         *OPTIONS,
         "--from_config=tiny",
         "--num_train_epochs=0",
-        "--no_stress_test",
+        "--robustness=false",
         "--output_dir=runs/probe",
     )
     run(changed, "train_wav2vec2.py", *options)

@@ -1,4 +1,4 @@
-"""One pass gives each clip's layer means, as if it were alone, and no clip is encoded twice.
+"""Layer means of a clip do not depend on the other clips of its batch, and no clip is encoded twice.
 
 Run: python -m pytest tests/test_embed.py
 """
@@ -15,8 +15,9 @@ from test_encoder import CONFIGS, build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
 from utils.data.decoding import Waveforms
-from utils.encoders.embeddings import _batches, embed, hidden_states, layer_means
+from utils.encoders.embeddings import _batches, embed
 from utils.encoders.freezing import exclude_last_state, num_used_layers
+from utils.encoders.hidden_states import hidden_states, layer_means
 from utils.runtime import PROJECT_ROOT
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
@@ -27,11 +28,11 @@ def means_of(model, clips: list[torch.Tensor]) -> torch.Tensor:
 
 
 @every_encoder
-def test_a_clip_has_the_same_means_beside_longer_ones_as_alone(encoder):
+def test_means_do_not_depend_on_the_other_clips_of_the_batch(encoder):
     model = build(encoder)
     clips = random_clips(16_000, 9_000, 16_000, 4_321, 12_345)
-    together = means_of(model, clips)
-    for clip, means in zip(clips, together, strict=True):
+    batch_means = means_of(model, clips)
+    for clip, means in zip(clips, batch_means, strict=True):
         with torch.inference_mode():
             states = model.base_model(clip[None], output_hidden_states=True).hidden_states
         alone = torch.stack(states, dim=1).mean(dim=2)[0]
@@ -51,11 +52,13 @@ def test_a_stock_head_gives_the_same_logits_from_the_means(encoder):
         logits = model.classifier(model.projector((means * weights[:, None]).sum(dim=1)))
         expected = torch.cat([model(clip[None]).logits for clip in clips])
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
-    assert expected.std(dim=0).min() > 1e-3  # the clips differ, or this would say nothing
+    assert (
+        expected.std(dim=0).min() > 1e-3
+    )  # the logits differ between clips, otherwise the comparison is meaningless
 
 
-class Counting:
-    """Feature extractor that counts what goes through it."""
+class CountingExtractor:
+    """Feature extractor that counts its calls."""
 
     def __init__(self):
         self.count = 0
@@ -73,11 +76,11 @@ def clips_of(*lengths: int) -> tuple[Dataset, list[int], list[str]]:
     return Dataset.from_dict({"waveform": clips}), list(lengths), [f"clip {length}" for length in lengths]
 
 
-def test_no_clip_is_encoded_twice_and_another_encoder_starts_anew(tmp_path):
+def test_no_clip_is_encoded_twice_and_other_weights_are_not_served_from_the_cache(tmp_path):
     model = build("wav2vec2-base")
     waveforms, lengths, digests = clips_of(8_000, 6_000, 7_000)
     first = embed(model, EXTRACTOR, waveforms.select([0, 1]), lengths[:2], digests[:2], tmp_path)
-    counting = Counting()
+    counting = CountingExtractor()
     again = embed(model, counting, waveforms, lengths, digests, tmp_path)
     assert counting.count == 1
     np.testing.assert_array_equal(again[:2], first)
@@ -85,12 +88,12 @@ def test_no_clip_is_encoded_twice_and_another_encoder_starts_anew(tmp_path):
 
     with torch.no_grad():
         model.base_model.encoder.layers[0].attention.k_proj.weight[0, 0] += 1
-    counting = Counting()
+    counting = CountingExtractor()
     other = embed(model, counting, waveforms, lengths, digests, tmp_path)
     assert counting.count == 3 and np.abs(other - again).max() > 1e-6
 
 
-def test_the_same_weights_under_other_settings_start_anew_and_under_another_head_do_not(tmp_path):
+def test_the_cache_depends_on_the_settings_of_the_encoder_and_not_on_those_of_the_head(tmp_path):
     waveforms, lengths, digests = clips_of(8_000, 6_000)
     first = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, lengths, digests, tmp_path)
 
@@ -98,7 +101,7 @@ def test_the_same_weights_under_other_settings_start_anew_and_under_another_head
         model = build("wav2vec2-base")
         other = type(model)(type(model.config)(**model.config.to_dict() | settings))
         other.base_model.load_state_dict(model.base_model.state_dict())
-        counting = Counting()
+        counting = CountingExtractor()
         return embed(other, counting, waveforms, lengths, digests, tmp_path), counting.count
 
     same, count = encode_again(id2label={0: "a", 1: "b", 2: "c"}, label2id={"a": 0, "b": 1, "c": 2})
@@ -108,13 +111,13 @@ def test_the_same_weights_under_other_settings_start_anew_and_under_another_head
     assert count == 2 and np.abs(other - first).max() > 1e-6
 
 
-def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
+def test_a_killed_pass_keeps_the_shards_it_has_written(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.encoders.embeddings.SHARD", 2)
     model = build("wav2vec2-base")
     waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
     whole = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "whole")
 
-    class Killed(Counting):
+    class Killed(CountingExtractor):
         def __call__(self, *args, **kwargs):
             if self.count == 3:
                 raise KeyboardInterrupt
@@ -122,24 +125,24 @@ def test_a_killed_pass_keeps_what_was_finished(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         embed(model, Killed(), waveforms, lengths, digests, tmp_path / "killed")
-    counting = Counting()
+    counting = CountingExtractor()
     resumed = embed(model, counting, waveforms, lengths, digests, tmp_path / "killed")
-    assert counting.count == 3  # of five clips two had reached the disk
+    assert counting.count == 3  # two of five clips had been written
     np.testing.assert_array_equal(resumed, whole)
 
 
-def test_one_at_a_time_or_together_under_a_budget_is_the_same(tmp_path, monkeypatch):
+def test_batches_respect_the_maximum_size_and_do_not_change_the_means(tmp_path, monkeypatch):
     model = build("wavlm")
     waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000)
     alone = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "alone")
     sizes = []
-    for batch in _batches(range(4), lengths, budget=16_000):
+    for batch in _batches(range(4), lengths, max_samples=16_000):
         values = [
             EXTRACTOR(waveform, sampling_rate=16_000)["input_values"][0]
             for waveform in Waveforms(waveforms.select(batch))
         ]
-        together = means_of(model, [torch.as_tensor(value) for value in values]).numpy()
-        np.testing.assert_allclose(together, alone[batch], atol=1e-5)
+        batch_means = means_of(model, [torch.as_tensor(value) for value in values]).numpy()
+        np.testing.assert_allclose(batch_means, alone[batch], atol=1e-5)
         sizes.append(len(batch))
     assert sizes == [2, 2]
 
@@ -154,13 +157,13 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState, debug_launcher
-from tests.test_embed import Counting, clips_of
+from tests.test_embed import CountingExtractor, clips_of
 from tests.test_encoder import build
 from utils.encoders.embeddings import embed
 
 def work():
     rank = PartialState(cpu=True).process_index  # the Trainer does this with --use_cpu true
-    counting, folder = Counting(), Path(sys.argv[1])
+    counting, folder = CountingExtractor(), Path(sys.argv[1])
     means = embed(build("wav2vec2-base"), counting, *clips_of(8_000, 7_000, 6_000, 5_000, 4_000), folder)
     np.savez(folder / f"{rank}.npz", means=means, count=counting.count)
 
@@ -168,7 +171,7 @@ debug_launcher(work, num_processes=2)
 """
 
 
-def test_two_processes_share_the_pass_and_both_have_all_means(tmp_path):
+def test_two_processes_share_the_pass_and_both_return_all_means(tmp_path):
     environment = os.environ | {
         "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT / 'tests'}",
         "OMP_NUM_THREADS": "1",
@@ -178,6 +181,7 @@ def test_two_processes_share_the_pass_and_both_have_all_means(tmp_path):
     waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
     expected = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, lengths, digests, tmp_path / "alone")
     for process, count in enumerate((3, 2)):
-        told = np.load(tmp_path / f"{process}.npz")
-        assert told["count"] == count
-        np.testing.assert_allclose(told["means"], expected, atol=1e-5)  # another number of threads
+        result = np.load(tmp_path / f"{process}.npz")
+        assert result["count"] == count
+        # Not equal: the number of threads differs.
+        np.testing.assert_allclose(result["means"], expected, atol=1e-5)

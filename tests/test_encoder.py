@@ -1,4 +1,4 @@
-"""Clips that share a forward pass do not touch each other, and only what shall learn does.
+"""Clips of one batch do not influence each other, and training changes only the trainable parameters.
 
 Run: python -m pytest tests/test_encoder.py
 """
@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification, HubertConfig, Wav2Vec2Config, WavLMConfig
 
-from utils.encoders.embeddings import hidden_states, layer_means
 from utils.encoders.freezing import (
     add_lora,
     exclude_last_state,
@@ -22,6 +21,7 @@ from utils.encoders.freezing import (
     predict,
     unpadded_logits,
 )
+from utils.encoders.hidden_states import hidden_states, layer_means
 from utils.runtime import PROJECT_ROOT, InputError
 
 NUM_LAYERS = 3
@@ -34,7 +34,7 @@ TINY = {
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2,
     "classifier_proj_size": 16,
-    "initializer_range": 0.3,  # so that random weights tell clips apart
+    "initializer_range": 0.3,  # large, so that random weights give clips different logits
     "num_labels": 4,
     "use_weighted_layer_sum": True,
     "layerdrop": 0.0,
@@ -72,19 +72,19 @@ def one_by_one(model, clips) -> torch.Tensor:
 
 
 @every_encoder
-def test_a_clip_among_others_answers_as_if_it_were_alone(encoder):
+def test_logits_do_not_depend_on_the_other_clips_of_the_batch(encoder):
     model, clips = build(encoder), random_clips(8_000, 12_000, 8_000, 16_000, 12_000)
     with torch.no_grad():
         alone = one_by_one(model, clips)
-        together = unpadded_logits(model, clips)
-    assert alone.std(dim=0).min() > 0.01  # the clips do differ
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+        batched = unpadded_logits(model, clips)
+    assert alone.std(dim=0).min() > 0.01  # the logits differ between clips
+    torch.testing.assert_close(batched, alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("encoder", GROUP_NORM)
 @pytest.mark.parametrize("masked", [False, True])
-def test_zero_padding_would_change_the_answer_of_group_norm_encoders(encoder, masked):
-    """Why this kit never pads: not even an attention mask helps."""
+def test_zero_padding_changes_the_logits_of_group_norm_encoders(encoder, masked):
+    """The reason for batches without padding: an attention mask does not help."""
     model, clips = build(encoder), random_clips(8_000, 16_000)
     padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
     mask = torch.ones_like(padded, dtype=torch.long)
@@ -96,7 +96,7 @@ def test_zero_padding_would_change_the_answer_of_group_norm_encoders(encoder, ma
     assert (logits[0] - alone[0]).abs().max() > 0.01
 
 
-def test_gradients_pass_through():
+def test_unpadded_logits_are_differentiable():
     model, clips = build("wav2vec2-base"), random_clips(8_000, 12_000)
     unpadded_logits(model, clips).sum().backward()
     assert model.classifier.weight.grad.abs().sum() > 0
@@ -108,7 +108,7 @@ def test_gradients_pass_through():
 
 @every_encoder
 @pytest.mark.parametrize("num_layers", [0, 1, NUM_LAYERS])
-def test_a_training_step_changes_the_last_layers_and_the_head_and_nothing_else(encoder, num_layers):
+def test_a_training_step_changes_only_the_last_layers_and_the_head(encoder, num_layers):
     model = build(encoder).train()
     num_used = num_used_layers(model.config)
     num_layers = min(num_layers, num_used)
@@ -119,20 +119,20 @@ def test_a_training_step_changes_the_last_layers_and_the_head_and_nothing_else(e
     torch.nn.functional.cross_entropy(model(batch).logits, torch.tensor([0, 1, 2])).backward()
     optimizer.step()
     changed = {name for name, values in model.state_dict().items() if not torch.equal(values, before[name])}
-    kept = tuple(
+    trainable = tuple(
         f"{model.base_model_prefix}.encoder.layers.{layer}."
         for layer in range(num_used - num_layers, num_used)
     )
-    assert changed == {name for name in before if is_head(name) or name.startswith(kept)}
+    assert changed == {name for name in before if is_head(name) or name.startswith(trainable)}
     assert {"classifier.weight", "projector.weight", "layer_weights"} <= changed
 
 
 @every_encoder
 @pytest.mark.parametrize("num_layers", [0, 1])
-def test_the_frozen_part_is_calm_in_training(encoder, num_layers):
-    """With what was returned in eval mode, all states before the kept layers are those of later use."""
+def test_frozen_modules_in_eval_mode_have_no_dropout_in_training(encoder, num_layers):
+    """The hidden states up to the input of the first trainable layer are those of inference."""
     model, clip = build(encoder), random_clips(8_000)[0][None]
-    kept = num_used_layers(model.config) - num_layers
+    num_frozen = num_used_layers(model.config) - num_layers
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
@@ -141,21 +141,22 @@ def test_the_frozen_part_is_calm_in_training(encoder, num_layers):
         with torch.no_grad():
             return model.base_model(clip, output_hidden_states=True).hidden_states
 
-    in_use = hidden_states()
+    in_inference = hidden_states()
     frozen = freeze_all_but_last(model, num_layers)
     model.train()
     for module in frozen:
         module.eval()
     in_training = hidden_states()
-    for layer in range(kept + 1):
-        torch.testing.assert_close(in_training[layer], in_use[layer], msg=f"input of layer {layer}")
+    for layer in range(num_frozen + 1):
+        torch.testing.assert_close(in_training[layer], in_inference[layer], msg=f"input of layer {layer}")
     if num_layers:
-        assert not torch.allclose(in_training[kept + 1], in_use[kept + 1])  # the kept layers do drop out
+        # The trainable layers do have dropout.
+        assert not torch.allclose(in_training[num_frozen + 1], in_inference[num_frozen + 1])
 
 
 @every_encoder
 @pytest.mark.parametrize("off", [-1, 1])
-def test_more_layers_than_there_are_cannot_be_unfrozen(encoder, off):
+def test_unfreezing_more_layers_than_the_encoder_has_is_refused(encoder, off):
     most = num_used_layers(CONFIGS[encoder])
     wrong = -1 if off < 0 else most + 1
     with pytest.raises(InputError, match=f"--unfreeze_layers {wrong}: expected 0 to {most}"):
@@ -163,7 +164,7 @@ def test_more_layers_than_there_are_cannot_be_unfrozen(encoder, off):
 
 
 # ---------------------------------------------------------------------------------------------------
-# The same weights, another version of transformers
+# Logits in different versions of transformers
 
 STABLE = [name for name, config in CONFIGS.items() if config.do_stable_layer_norm]
 LOGITS = {
@@ -173,11 +174,11 @@ LOGITS = {
     "wavlm": [-0.7314, 0.1063, 0.2305, 0.5670],
     "wavlm-large": [-0.3503, 0.2392, -0.6420, -0.7765],
 }
-"""Of the weights and the clip below, the same in transformers 5.0, 5.15 and 5.23."""
+"""Logits for the weights and the clip below, the same in transformers 5.0, 5.15 and 5.23."""
 
 
 def set_weights(model: torch.nn.Module) -> None:
-    """Give a model weights that depend on the names of its parameters alone, not on how it draws its own."""
+    """Set weights that depend only on the names of the parameters, not on the initialisation."""
     for name, values in model.named_parameters():
         generator = np.random.default_rng(list(name.encode()))
         spread = 0.3 if values.dim() > 1 else 0.1
@@ -186,8 +187,8 @@ def set_weights(model: torch.nn.Module) -> None:
 
 
 @every_encoder
-def test_weights_give_the_same_logits_in_every_version(encoder):
-    """Else a published model would give its users other answers than its card says."""
+def test_the_logits_do_not_depend_on_the_version_of_transformers(encoder):
+    """Otherwise a published model would not reproduce the scores on its card."""
     model = AutoModelForAudioClassification.from_config(CONFIGS[encoder]).eval()
     set_weights(model)
     exclude_last_state(model)
@@ -198,7 +199,7 @@ def test_weights_give_the_same_logits_in_every_version(encoder):
 
 
 @pytest.mark.parametrize("encoder", STABLE)
-def test_the_norm_after_the_last_layer_does_not_reach_the_logits(encoder):
+def test_the_norm_after_the_last_layer_does_not_affect_the_logits(encoder):
     model, clips = build(encoder), random_clips(16_000, 9_000)
     before, means = one_by_one(model, clips), layer_means(*hidden_states(model, clips))
     torch.nn.init.constant_(model.base_model.encoder.layer_norm.weight, 7.0)
@@ -213,7 +214,7 @@ LENGTHS = (16_000, 8_000, 12_000, 8_000, 9_999)
 
 
 @every_encoder
-def test_probabilities_come_in_the_order_of_the_clips(encoder):
+def test_probabilities_are_in_the_order_of_the_clips(encoder):
     model, clips = build(encoder), random_clips(*LENGTHS)
     with torch.no_grad():
         expected = one_by_one(model, clips).softmax(dim=-1)
@@ -232,28 +233,28 @@ from utils.encoders.freezing import predict
 
 class Clips(list):
     def __getitem__(self, index):
-        heard.append(index)
+        indices.append(index)
         return {"input_values": super().__getitem__(index)}
 
 def work():
     rank = PartialState(cpu=True).process_index  # the Trainer does this with --use_cpu true
     probabilities = predict(build("wav2vec2-base"), Clips(random_clips(*LENGTHS)), "test")
-    torch.save((heard, probabilities), f"{sys.argv[1]}/{rank}.pt")
+    torch.save((indices, probabilities), f"{sys.argv[1]}/{rank}.pt")
 
-heard = []
+indices = []
 debug_launcher(work, num_processes=2)
 """
 
 
-def test_two_processes_share_the_clips_and_both_know_all_answers(tmp_path):
+def test_two_processes_share_the_clips_and_both_return_all_probabilities(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SHARED_PREDICTION, str(tmp_path)]
     subprocess.run(command, env=environment, check=True, timeout=120)
     clips = [{"input_values": clip} for clip in random_clips(*LENGTHS)]
     expected = predict(build("wav2vec2-base"), clips, "test")
     for process, share in enumerate(([0, 2, 4], [1, 3])):
-        heard, probabilities = torch.load(tmp_path / f"{process}.pt")
-        assert heard == share
+        indices, probabilities = torch.load(tmp_path / f"{process}.pt")
+        assert indices == share
         torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=0)
 
 
@@ -262,29 +263,29 @@ def test_two_processes_share_the_clips_and_both_know_all_answers(tmp_path):
 
 
 @every_encoder
-def test_adapters_change_nothing_at_first_learn_and_are_merged_into_a_stock_model(encoder):
+def test_adapters_leave_the_logits_unchanged_are_trained_and_are_merged_into_a_stock_model(encoder):
     model = build(encoder)
     keys = set(model.state_dict())
     clips = random_clips(16_000, 9_000)
     untouched = one_by_one(model, clips)
     adapted = add_lora(model, rank=2)
     model.eval()
-    # Not bit by bit: PyTorch may run the layers another way where gradients are asked for.
+    # Not exactly equal: PyTorch may use other kernels where gradients are required.
     torch.testing.assert_close(one_by_one(model, clips), untouched, atol=1e-6, rtol=1e-6)
-    # Nothing below the adapters learns: training keeps nothing there for a backward pass.
+    # No parameter below the adapters is trainable: nothing is stored there for the backward pass.
     assert not model.train().base_model.feature_extractor(clips[0][None]).requires_grad
     model.eval()
 
-    learning = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.SGD(learning, lr=0.01)
+    trainable = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()
         one_by_one(model, clips).square().sum().backward()
-        assert all(each.grad is not None for each in learning)
+        assert all(each.grad is not None for each in trainable)
         optimizer.step()
-    learnt = one_by_one(model, clips)
-    assert (learnt - untouched).abs().max() > 1e-3
+    trained = one_by_one(model, clips)
+    assert (trained - untouched).abs().max() > 1e-3
 
     merged = adapted.merge_and_unload()
     assert merged is model and set(model.state_dict()) == keys
-    torch.testing.assert_close(one_by_one(model, clips), learnt, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one_by_one(model, clips), trained, atol=1e-5, rtol=1e-4)

@@ -30,7 +30,7 @@ TOKEN, READ_TOKEN, OTHERS_TOKEN = "hf_write", "hf_read", "hf_somebody"
 TWO = ["--demo", "--emotions", "sad", "angry"]
 SCRIPTS = {
     "wav2vec2": ["train_wav2vec2.py", *TWO, "--num_train_epochs=1"],
-    "cnn": ["train_cnn.py", *TWO, "--epochs=2"],
+    "cnn": ["train_cnn.py", *TWO, "--num_train_epochs=2"],
     "baselines": ["train_baselines.py", *TWO, "--models=lda", "--features=mfcc"],
 }
 WEIGHTS = {
@@ -412,7 +412,7 @@ def test_a_folder_without_a_finished_run_is_refused_before_the_hub_is_asked(hub,
 
 GO_ON = {
     "wav2vec2": ["train_wav2vec2.py", *TWO, "--no_probe", "--num_train_epochs=12"],
-    "cnn": ["train_cnn.py", *TWO, "--epochs=12"],
+    "cnn": ["train_cnn.py", *TWO, "--num_train_epochs=12"],
     "baselines": ["train_baselines.py", *TWO, "--models=rf", "--features=mfcc", "--protocol=folds"],
 }
 
@@ -449,8 +449,8 @@ def test_killed_it_goes_on_from_the_hub_on_a_new_machine(name, hub, cache, tmp_p
 
     new = [f"--output_dir={tmp_path / 'new' / 'run'}", "--resume_from_checkpoint=hub"]
     output = call(hub, tmp_path / "another home", *GO_ON[name], *options, *new)
-    assert "Going on from the checkpoints in" in output
-    assert {"baselines": "rf, fold 1: was trained"}.get(name, "Going on from") in output
+    assert "Resuming from the checkpoints in" in output
+    assert {"baselines": "rf, fold 1: was trained"}.get(name, "Resuming from") in output
     assert "Epoch 1/" not in output
     whole = tmp_path / "whole"
     call(hub, tmp_path / "home", *GO_ON[name], f"--cache_dir={cache}", f"--output_dir={whole}")

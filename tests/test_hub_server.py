@@ -1,4 +1,4 @@
-"""The Hub of the tests answers real clients as the real one does, and the faults it is told to make happen.
+"""The Hub server for tests responds to real clients like the Hub, and produces the configured faults.
 
 Run: python -m pytest tests/test_hub_server.py
 """
@@ -16,7 +16,7 @@ import urllib.request
 import pytest
 from hub_server import HubServer, environment
 
-# Written by the client for the test: its exceptions by name, and the status that they tell of.
+# Code of the client process: `outcome` returns the name and the HTTP status of the exception of a call.
 PREAMBLE = """
 import json, os
 from pathlib import Path
@@ -34,11 +34,11 @@ def outcome(function, *arguments, **options):
 
 """
 CARD = b"---\nlibrary_name: keras\npipeline_tag: audio-classification\ntags: [speech]\n---\n# Card\n"
-LARGE = bytes(range(256)) * 4000  # 1 MB, each part of it another
+LARGE = bytes(range(256)) * 4000  # 1 MB
 
 
 def client(hub, folder, code, token="hf_write"):
-    """What the last line that the code printed says, in a process whose Hub is that one."""
+    """Run code in a process that uses this Hub; return the JSON in the last line that it prints."""
     process = subprocess.run(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)],
         env=environment(hub, token, folder / "home"),
@@ -51,14 +51,14 @@ def client(hub, folder, code, token="hf_write"):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def ask(hub, method, path, body=None, token="hf_write", **headers):
-    """(status, headers, body) without a client that tries again."""
+def request(hub, method, path, body=None, token="hf_write", **headers):
+    """Send one request, without retries; return (status, headers, body)."""
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     headers = headers | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(hub.endpoint + path, data, headers, method=method)
+    prepared = urllib.request.Request(hub.endpoint + path, data, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.headers, answer.read()
+        with urllib.request.urlopen(prepared, timeout=10) as response:
+            return response.status, response.headers, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
 
@@ -76,10 +76,10 @@ def commit_lines(*operations, **header):
     return "\n".join(json.dumps(line) for line in lines).encode()
 
 
-def test_a_model_is_published_changed_listed_and_downloaded(hub, tmp_path):
+def test_upload_commits_listing_and_download_of_a_model(hub, tmp_path):
     write_folder(tmp_path / "first", README_md=CARD, model_keras=LARGE, runs__a_json=b"{}", old_txt=b"old")
     write_folder(tmp_path / "second", README_md=CARD, model_keras=LARGE, runs__b_json=b"{}")
-    said = client(
+    result = client(
         hub,
         tmp_path,
         """
@@ -109,7 +109,7 @@ def test_a_model_is_published_changed_listed_and_downloaded(hub, tmp_path):
         """,
     )
     sha256 = hashlib.sha256(LARGE).hexdigest()
-    assert said == {
+    assert result == {
         "urls": [f"{hub.endpoint}/me/model"] * 2,
         "private": True,
         "card": ["audio-classification", "keras", ["speech"], ["speech"]],
@@ -128,16 +128,16 @@ def test_a_model_is_published_changed_listed_and_downloaded(hub, tmp_path):
         ("second", ["old.txt", "runs/a.json", "runs/b.json"]),
     ]
     assert hub.files("me/model")["model.keras"] == LARGE
-    puts = [request for request in hub.requests if request[0] == "PUT"]
+    puts = [each for each in hub.requests if each[0] == "PUT"]
     assert puts == [("PUT", f"/lfs/models/me/model/{sha256}/{len(LARGE)}", 200)], (
-        "the second time it is there"
+        "the second upload finds the file"
     )
     assert set(hub.authorizations) == {"Bearer hf_write", None}
 
 
-def test_branches_spaces_settings_and_an_end(hub, tmp_path):
+def test_branches_spaces_settings_and_deletion(hub, tmp_path):
     hub.add_repo("me/model", files={"a.json": b"1"})
-    said = client(
+    result = client(
         hub,
         tmp_path,
         """
@@ -161,21 +161,21 @@ def test_branches_spaces_settings_and_an_end(hub, tmp_path):
     )
     gone, kept = ["RevisionNotFoundError", 404], ["HfHubHTTPError", 403]
     url = f"{hub.endpoint}/spaces/me/demo"
-    assert said == [["main", "try/1"], "2", "1", gone, kept, url, "gradio", "3"]
+    assert result == [["main", "try/1"], "2", "1", gone, kept, url, "gradio", "3"]
     assert hub.commits("me/model") == [("one", [".gitattributes", "a.json"])]
     assert hub.is_private("me/model")
     assert hub.files("me/demo", repo_type="space")["app.py"] == b"3"
     assert ("model", "me/gone") not in hub.repos
 
 
-def test_refusals(hub, tmp_path):
+def test_requests_that_are_refused(hub, tmp_path):
     hub.add_repo("me/mine", files={"a.json": b"{}"})
     hub.add_repo("somebody/private", private=True, files={"a.json": b"{}"})
     hub.add_repo("somebody/public", files={"a.json": b"{}"})
     hub.add_repo("somebody/gated", gated=True, files={"a.json": b"{}"})
     hub.add_token("hf_fine", "me", role="fineGrained", permissions=["repo.content.read"])
     write_folder(tmp_path / "bad", README_md=b"---\ntags: [a\n---\n", model_keras=LARGE)
-    said = client(
+    result = client(
         hub,
         tmp_path,
         """
@@ -222,7 +222,7 @@ def test_refusals(hub, tmp_path):
         """,
     )
     refused, missing = ["HfHubHTTPError", 403], ["RepositoryNotFoundError", 404]
-    assert said == {
+    assert result == {
         "roles": ["write", "read", "fineGrained"],
         "names": ["me", "somebody"],
         "unknown token": [["HfHubHTTPError", 401]] * 2,
@@ -252,7 +252,7 @@ def test_refusals(hub, tmp_path):
     assert hub.commits("me/mine")[2:] == hub.commits("somebody/public")[2:] == []
 
 
-def test_passing_faults_are_met_and_outlived_where_the_client_tries_again(hub, tmp_path):
+def test_clients_retry_after_temporary_faults(hub, tmp_path):
     hub.add_repo("me/model")
     write_folder(tmp_path / "up", model_safetensors=LARGE, config_json=b"{}")
     hub.fail("POST", "/preupload/", 500)
@@ -263,7 +263,7 @@ def test_passing_faults_are_met_and_outlived_where_the_client_tries_again(hub, t
     hub.cut("POST", "/commit/", of="response")
     hub.delay("POST", "/commit/", seconds=0.1)
     hub.fail("POST", "nowhere")
-    said = client(
+    result = client(
         hub,
         tmp_path,
         """
@@ -271,19 +271,19 @@ def test_passing_faults_are_met_and_outlived_where_the_client_tries_again(hub, t
         print(json.dumps([outcome(api.upload_folder, **upload) for _ in range(4)]))
         """,
     )
-    assert said == [["HfHubHTTPError", 503], ["ReadError", None], ["RemoteProtocolError", None], None]
+    assert result == [["HfHubHTTPError", 503], ["ReadError", None], ["RemoteProtocolError", None], None]
     statuses = {"POST": [], "PUT": []}
     for method, path, status in hub.requests:
         if method in statuses and ("/lfs/models" in path or "/commit/" in path or "/preupload/" in path):
             statuses[method].append(status)
-    assert statuses["PUT"] == [429, 0, 200], "what arrived is not sent again"
-    # Of the commits the third was carried out though its answer was lost, so the fourth had nothing to do.
+    assert statuses["PUT"] == [429, 0, 200], "a file that has arrived is not sent again"
+    # The third commit was processed although its response was lost, so the fourth is empty and not sent.
     assert statuses["POST"] == [500, 200, 503, 200, 0, 200, 200, 200]
     assert [message for message, _ in hub.commits("me/model")][1:] == ["Upload folder using huggingface_hub"]
-    assert hub.faults_left == 2, "no commit was left to delay, and nobody asked for nowhere"
+    assert hub.faults_left == 2, "no commit was left to delay, and no request matched the last fault"
 
 
-def test_large_files_go_in_parts(tmp_path):
+def test_large_files_are_uploaded_in_parts(tmp_path):
     with HubServer(multipart_above=500_000, part_bytes=400_000) as hub:
         hub.add_token("hf_write", "me")
         hub.add_repo("me/model", private=True)
@@ -295,42 +295,44 @@ def test_large_files_go_in_parts(tmp_path):
         )
         assert hub.files("me/model")["model.safetensors"] == LARGE
         base = f"/lfs/models/me/model/{hashlib.sha256(LARGE).hexdigest()}/{len(LARGE)}"
-        large = [request for request in hub.requests if request[1].startswith(base)]
+        large = [each for each in hub.requests if each[1].startswith(base)]
         parts = [("PUT", f"{base}/1", 200), ("PUT", f"{base}/2", 0), ("PUT", f"{base}/2", 200)]
         assert large == [*parts, ("PUT", f"{base}/3", 200), ("POST", f"{base}/complete", 200)]
         assert hub.faults_left == 0 and not hub.errors
 
 
-def test_a_cut_download_goes_on_where_it_was_cut(hub, tmp_path):
-    # The client keeps what it got in steps of 10 MB.
+def test_a_cut_download_is_continued(hub, tmp_path):
+    # The client stores a download in steps of 10 MB.
     data = LARGE * 12
     hub.add_repo("me/model", files={"model.keras": data})
     hub.cut("GET", "/resolve/", after_bytes=11_000_000)
-    (said,) = client(
+    (digest,) = client(
         hub,
         tmp_path,
         'import hashlib; path = Path(hf_hub_download("me/model", "model.keras"))\n'
         "print(json.dumps([hashlib.sha256(path.read_bytes()).hexdigest()]))",
     )
-    assert said == hashlib.sha256(data).hexdigest()
+    assert digest == hashlib.sha256(data).hexdigest()
     assert [status for method, _, status in hub.requests if method == "GET"] == [200, 206]
 
 
-def test_what_a_file_is_and_ranges_of_it(hub):
+def test_headers_of_a_file_and_range_requests(hub):
     hub.add_repo("me/model", files={"a.json": b"0123456789", "model.pt": LARGE})
-    status, headers, body = ask(hub, "HEAD", "/me/model/resolve/main/model.pt")
+    status, headers, body = request(hub, "HEAD", "/me/model/resolve/main/model.pt")
     assert (status, headers["Content-Length"], body) == (200, str(len(LARGE)), b"")
     assert headers["X-Linked-Size"] == str(len(LARGE))
     assert headers["X-Linked-Etag"] == headers["ETag"] == f'"{hashlib.sha256(LARGE).hexdigest()}"'
     path = "/me/model/resolve/main/a.json"
-    assert ask(hub, "HEAD", path)[1]["ETag"] == f'"{hashlib.sha1(b"blob 10%c0123456789" % 0).hexdigest()}"'
-    assert ask(hub, "GET", path, Range="bytes=3-5")[::2] == (206, b"345")
-    status, headers, body = ask(hub, "GET", path, Range="bytes=7-")
+    assert (
+        request(hub, "HEAD", path)[1]["ETag"] == f'"{hashlib.sha1(b"blob 10%c0123456789" % 0).hexdigest()}"'
+    )
+    assert request(hub, "GET", path, Range="bytes=3-5")[::2] == (206, b"345")
+    status, headers, body = request(hub, "GET", path, Range="bytes=7-")
     assert (status, headers["Content-Range"], body) == (206, "bytes 7-9/10", b"789")
-    assert ask(hub, "GET", path, Range="bytes=10-")[0] == 416
+    assert request(hub, "GET", path, Range="bytes=10-")[0] == 416
 
 
-def test_only_what_was_uploaded_whole_can_be_committed(hub):
+def test_only_completely_uploaded_files_can_be_committed(hub):
     hub.add_repo("me/model")
     oid = hashlib.sha256(LARGE).hexdigest()
     address = f"/lfs/models/me/model/{oid}/{len(LARGE)}"
@@ -338,32 +340,34 @@ def test_only_what_was_uploaded_whole_can_be_committed(hub):
     file = {"path": "config.json", "content": "e30=", "encoding": "base64"}
     lines = commit_lines(("file", file), ("lfsFile", pointer))
     for body in (LARGE[:-1], bytes(len(LARGE))):
-        assert ask(hub, "PUT", address, body, token=None)[0] == 400
-        assert ask(hub, "POST", "/me/model.git/info/lfs/verify", {"oid": oid, "size": len(LARGE)})[0] == 404
-        assert ask(hub, "POST", "/api/models/me/model/commit/main", lines)[0] == 400
-        assert list(hub.files("me/model")) == [".gitattributes"], "a commit is whole or nothing"
-    assert ask(hub, "PUT", address, LARGE, token=None)[0] == 200
-    assert ask(hub, "POST", "/api/models/me/model/commit/main", lines)[0] == 200
+        assert request(hub, "PUT", address, body, token=None)[0] == 400
+        assert (
+            request(hub, "POST", "/me/model.git/info/lfs/verify", {"oid": oid, "size": len(LARGE)})[0] == 404
+        )
+        assert request(hub, "POST", "/api/models/me/model/commit/main", lines)[0] == 400
+        assert list(hub.files("me/model")) == [".gitattributes"], "a commit is atomic"
+    assert request(hub, "PUT", address, LARGE, token=None)[0] == 200
+    assert request(hub, "POST", "/api/models/me/model/commit/main", lines)[0] == 200
     card = {"path": "README.md", "content": base64.b64encode(b"---\ntags: speech\n---\n").decode()}
-    assert ask(hub, "POST", "/api/models/me/model/commit/main", commit_lines(("file", card)))[0] == 400
+    assert request(hub, "POST", "/api/models/me/model/commit/main", commit_lines(("file", card)))[0] == 400
     sha = hub.repos["model", "me/model"].branches["main"]
-    assert ask(hub, "POST", f"/api/models/me/model/commit/{sha}", lines)[0] == 404, "not a branch"
+    assert request(hub, "POST", f"/api/models/me/model/commit/{sha}", lines)[0] == 404, "not a branch"
     gone = commit_lines(("deletedFile", {"path": "config.json"}), ("deletedFolder", {"path": "none/"}))
-    assert ask(hub, "POST", "/api/models/me/model/commit/main", gone)[0] == 404
+    assert request(hub, "POST", "/api/models/me/model/commit/main", gone)[0] == 404
     assert hub.files("me/model")["config.json"] == b"{}"
 
 
-def test_preupload_tells_large_from_small_and_what_is_ignored(hub):
+def test_preupload_returns_the_upload_mode_and_ignored_files(hub):
     hub.add_repo("me/model", files={"a.json": b"{}"})
     sizes = {"a.json": 2, "b.json": 10_000_001, "model.pt": 3, "runs/x.log": 3, "notes.txt": 3}
     files = [{"path": path, "size": size, "sample": ""} for path, size in sizes.items()]
     body = {"files": files, "gitIgnore": "# logs\n\n*.log\nnotes.txt\n"}
-    _, _, answer = ask(hub, "POST", "/api/models/me/model/preupload/main", body)
-    answers = {file["path"]: file for file in json.loads(answer)["files"]}
-    assert {path for path in sizes if answers[path]["uploadMode"] == "lfs"} == {"b.json", "model.pt"}
-    assert {path for path in sizes if answers[path]["shouldIgnore"]} == {"runs/x.log", "notes.txt"}
+    _, _, response = request(hub, "POST", "/api/models/me/model/preupload/main", body)
+    by_path = {file["path"]: file for file in json.loads(response)["files"]}
+    assert {path for path in sizes if by_path[path]["uploadMode"] == "lfs"} == {"b.json", "model.pt"}
+    assert {path for path in sizes if by_path[path]["shouldIgnore"]} == {"runs/x.log", "notes.txt"}
     blob = hashlib.sha1(b"blob 2\0{}").hexdigest()
-    assert [answers[path]["oid"] for path in ("a.json", "notes.txt")] == [blob, None]
+    assert [by_path[path]["oid"] for path in ("a.json", "notes.txt")] == [blob, None]
 
 
 @pytest.mark.parametrize(
@@ -376,48 +380,48 @@ def test_preupload_tells_large_from_small_and_what_is_ignored(hub):
         ("---\nmodel-index: [{results: [{metrics: [{type: a}]}]}]\n---\n", "metrics.value"),
     ],
 )
-def test_cards_that_the_hub_would_refuse(hub, card, message):
+def test_invalid_metadata_of_a_card_is_refused(hub, card, message):
     body = {"content": card, "repoType": "model"}
-    status, _, answer = ask(hub, "POST", "/api/validate-yaml", body)
+    status, _, response = request(hub, "POST", "/api/validate-yaml", body)
     assert status == 400
-    assert any(message in error["message"] for error in json.loads(answer)["errors"])
+    assert any(message in error["message"] for error in json.loads(response)["errors"])
 
 
-def test_faults_fall_on_their_own_requests_in_order(hub):
+def test_faults_apply_to_matching_requests_in_order(hub):
     hub.add_repo("me/model")
     path = "/api/models/me/model"
     hub.fail("GET", "model$", 500)
     hub.fail("GET", "model$", 503, times=2, headers={"Retry-After": "7"}, body={"error": "later"})
     hub.fail("PUT|POST", "model$", 418)
-    answers = [ask(hub, "GET", path) for _ in range(4)]
-    assert [status for status, _, _ in answers] == [500, 503, 503, 200]
-    assert (answers[1][1]["Retry-After"], answers[1][2]) == ("7", b'{"error": "later"}')
+    responses = [request(hub, "GET", path) for _ in range(4)]
+    assert [status for status, _, _ in responses] == [500, 503, 503, 200]
+    assert (responses[1][1]["Retry-After"], responses[1][2]) == ("7", b'{"error": "later"}')
     assert hub.faults_left == 1
-    assert ask(hub, "GET", f"{path}/refs")[0] == 200
-    assert ask(hub, "POST", path)[0] == 418
+    assert request(hub, "GET", f"{path}/refs")[0] == 200
+    assert request(hub, "POST", path)[0] == 418
     assert hub.faults_left == 0
     hub.delay("GET", "model$", seconds=2)
     with pytest.raises(TimeoutError):
         urllib.request.urlopen(f"{hub.endpoint}{path}", timeout=0.1)
 
 
-def test_what_is_cut_and_what_was_carried_out(hub):
+def test_a_request_whose_response_is_cut_has_been_processed(hub):
     body = {"name": "new", "visibility": "private"}
     for after_bytes in (3, 1000):
         hub.cut("POST", "create", after_bytes=after_bytes)
         with pytest.raises(ConnectionResetError):
-            ask(hub, "POST", "/api/repos/create", body)
+            request(hub, "POST", "/api/repos/create", body)
         assert not hub.repos
     hub.cut("POST", "create", of="response")
     with pytest.raises(ConnectionError):
-        ask(hub, "POST", "/api/repos/create", body)
+        request(hub, "POST", "/api/repos/create", body)
     assert hub.is_private("me/new")
     hub.cut("GET", "new$", after_bytes=5, reset=True)
     with pytest.raises(ConnectionResetError):
-        ask(hub, "GET", "/api/models/me/new")
+        request(hub, "GET", "/api/models/me/new")
 
 
-def test_half_a_request_of_a_client_that_died_changes_nothing(hub):
+def test_an_incomplete_request_has_no_effect(hub):
     hub.add_repo("me/model")
     with socket.create_connection(("127.0.0.1", hub.http.server_port), timeout=10) as connection:
         start = "POST /api/models/me/model/branch/new HTTP/1.1\r\nAuthorization: Bearer hf_write\r\n"
@@ -427,7 +431,7 @@ def test_half_a_request_of_a_client_that_died_changes_nothing(hub):
     assert list(hub.repos["model", "me/model"].branches) == ["main"]
 
 
-def test_the_environment_of_a_client_holds_no_login_of_the_user(hub, tmp_path, monkeypatch):
+def test_the_environment_of_a_client_has_no_login_of_the_user(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_user")
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
     variables = environment(hub, None, tmp_path)

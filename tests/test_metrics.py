@@ -1,4 +1,4 @@
-"""Scores equal scikit-learn's, intervals a plain bootstrap over speakers; latency is what it says it is.
+"""Scores equal those of scikit-learn, intervals a plain bootstrap over speakers; latency, calibration.
 
 Run: python -m pytest tests/test_metrics.py
 """
@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from utils.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
-    reliability,
+    reliability_bins,
     scale_temperature,
 )
 from utils.evaluation.emotion_metric import EmotionMetric
@@ -24,7 +24,7 @@ EMOTIONS = ("neutral", "happy", "sad", "angry")
 
 
 def random_clips(num_clips: int, num_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Random truth, and predictions that hit it about every other time."""
+    """Random labels, and predictions of which about half are correct."""
     generator = np.random.default_rng(seed)
     references, guesses = generator.integers(num_labels, size=(2, num_clips))
     return references, np.where(generator.random(num_clips) < 0.4, references, guesses)
@@ -63,9 +63,9 @@ def test_scores_equal_scikit_learn(num_labels):
         assert [label[name] for label in scores["per_label"]] == pytest.approx(expected.tolist())
 
 
-def test_an_emotion_that_is_not_in_the_truth_has_no_score_and_does_not_count():
+def test_an_emotion_without_clips_has_no_score_and_does_not_count():
     references, predictions = random_clips(200, 4)
-    references[references == 2] = 3  # label 2 is predicted, yet never true
+    references[references == 2] = 3  # label 2 is predicted but never true
     scores = compute(references, predictions, num_labels=5)  # label 4 is neither
     assert 2 in predictions
     for absent in (2, 4):
@@ -87,7 +87,7 @@ def test_an_emotion_that_is_never_predicted_scores_zero_and_counts():
     assert scores["uar"] == 0.5
 
 
-def test_batches_add_up_to_the_whole():
+def test_scores_of_batches_equal_those_of_all_clips():
     references, predictions = random_clips(50, 4)
     metric = EmotionMetric(keep_in_memory=True)
     for start in range(0, 50, 8):
@@ -100,7 +100,7 @@ def test_batches_add_up_to_the_whole():
 # The test block of metrics.json
 
 
-def test_score_says_what_scikit_learn_says():
+def test_score_equals_scikit_learn():
     references, _ = random_clips(120, 4)
     probabilities = random_probabilities(120, 4)
     speakers = [f"ravdess-{clip % 6:02d}" for clip in range(120)]
@@ -116,7 +116,7 @@ def test_score_says_what_scikit_learn_says():
         assert 0 <= low <= scores[name] <= high <= 1
 
 
-def test_a_certain_mistake_costs_much_but_not_infinity():
+def test_an_error_with_probability_one_has_a_large_finite_loss():
     scores = score([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]), ("happy", "sad"), ["a", "b"])
     assert 100 < scores["loss"] < np.inf
 
@@ -125,7 +125,7 @@ def test_a_certain_mistake_costs_much_but_not_infinity():
 # Intervals
 
 
-def test_intervals_are_the_same_every_time_and_hold_the_score():
+def test_intervals_are_reproducible_and_contain_the_score():
     references, predictions = random_clips(300, 4)
     speakers = [f"actor-{clip % 10}" for clip in range(300)]
     intervals = speaker_intervals(references, predictions, speakers, 4)
@@ -139,17 +139,17 @@ def test_one_speaker_has_no_interval():
     assert speaker_intervals([0, 1], [0, 0], ["tess-YAF"] * 2, 2) == {"accuracy": None, "uar": None}
 
 
-def test_speakers_who_differ_widen_the_interval():
+def test_differences_between_speakers_widen_the_interval():
     speakers = np.repeat([f"actor-{number:02d}" for number in range(10)], 40)
     references = np.arange(400) % 2
-    by_voice = np.repeat(np.arange(10) % 2 == 0, 40)  # half the voices always understood, half never
-    by_chance = np.random.default_rng(0).permutation(by_voice)
+    by_speaker = np.repeat(np.arange(10) % 2 == 0, 40)  # half of the speakers always correct, half never
+    by_chance = np.random.default_rng(0).permutation(by_speaker)
     width = {}
-    for name, right in {"by_voice": by_voice, "by_chance": by_chance}.items():
-        intervals = speaker_intervals(references, np.where(right, references, 1 - references), speakers, 2)
+    for name, correct in {"by_speaker": by_speaker, "by_chance": by_chance}.items():
+        intervals = speaker_intervals(references, np.where(correct, references, 1 - references), speakers, 2)
         width[name] = {score: high - low for score, (low, high) in intervals.items()}
     for name in ("accuracy", "uar"):
-        assert width["by_voice"][name] > 3 * width["by_chance"][name]
+        assert width["by_speaker"][name] > 3 * width["by_chance"][name]
 
 
 def test_intervals_equal_a_slow_plain_bootstrap():
@@ -158,15 +158,15 @@ def test_intervals_equal_a_slow_plain_bootstrap():
     references[np.isin(speakers, ["a", "b", "c"])] = 0  # so some resamples lack an emotion
     num_resamples, seed = 300, 5
     names = sorted(set(speakers))
-    accuracies, uars, num_without = [], [], 0
+    accuracies, uars, num_incomplete = [], [], 0
     for draw in np.random.default_rng(seed).integers(len(names), size=(num_resamples, len(names))):
-        rows = np.concatenate([np.flatnonzero(speakers == names[who]) for who in draw])
-        truth, guess = references[rows], predictions[rows]
-        occurring = sorted(set(truth))
-        num_without += len(occurring) < 3
-        accuracies.append(np.mean(truth == guess))
-        uars.append(np.mean([np.mean(guess[truth == label] == label) for label in occurring]))
-    assert num_without > 0
+        rows = np.concatenate([np.flatnonzero(speakers == names[speaker]) for speaker in draw])
+        true, predicted = references[rows], predictions[rows]
+        occurring = sorted(set(true))
+        num_incomplete += len(occurring) < 3
+        accuracies.append(np.mean(true == predicted))
+        uars.append(np.mean([np.mean(predicted[true == label] == label) for label in occurring]))
+    assert num_incomplete > 0
     intervals = speaker_intervals(references, predictions, speakers, 3, num_resamples, seed)
     assert intervals["accuracy"] == pytest.approx(np.percentile(accuracies, [2.5, 97.5]).tolist())
     assert intervals["uar"] == pytest.approx(np.percentile(uars, [2.5, 97.5]).tolist())
@@ -177,21 +177,21 @@ def test_intervals_equal_a_slow_plain_bootstrap():
 
 
 def test_latency_of_a_model_that_takes_ten_milliseconds():
-    heard = []
+    predicted = []
 
     def predict(waveform):
-        heard.append(waveform)
+        predicted.append(waveform)
         time.sleep(0.010)
 
     waveforms = [np.zeros(8_000, np.float32)] * 20
     latency = measure_latency(predict, waveforms, sampling_rate=16_000, num_warm_up=3)
-    assert len(heard) == 23 and latency["clips"] == 20
+    assert len(predicted) == 23 and latency["clips"] == 20
     # A busy machine sleeps longer, never shorter.
     assert 10 <= latency["p50_ms"] < 40 and latency["p50_ms"] <= latency["p95_ms"]
     assert 0.02 <= latency["real_time_factor"] < 0.08  # 10 ms for half a second
 
 
-def test_real_time_factor_is_time_spent_per_time_spoken():
+def test_real_time_factor_is_processing_time_per_duration():
     def predict(waveform):
         time.sleep(0.02 * len(waveform) / 1_000)
 
@@ -206,22 +206,22 @@ def test_real_time_factor_is_time_spent_per_time_spoken():
 
 
 def calibrated_clips(num_clips: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities that are true: each label is drawn with the probability that it is given."""
+    """Calibrated probabilities: each label is drawn with its predicted probability."""
     probabilities = random_probabilities(num_clips, 4)
     generator = np.random.default_rng(1)
     return np.array([generator.choice(4, p=row) for row in probabilities]), probabilities
 
 
-def test_true_probabilities_have_no_calibration_error_and_boastful_ones_have():
+def test_overconfident_probabilities_have_a_calibration_error():
     references, probabilities = calibrated_clips(20_000)
     assert expected_calibration_error(references, probabilities) < 0.02
-    boastful = scale_temperature(probabilities, 1 / 3)
-    assert expected_calibration_error(references, boastful) > 0.15
-    assert (boastful.argmax(axis=1) == probabilities.argmax(axis=1)).all()
+    overconfident = scale_temperature(probabilities, 1 / 3)
+    assert expected_calibration_error(references, overconfident) > 0.15
+    assert (overconfident.argmax(axis=1) == probabilities.argmax(axis=1)).all()
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found_and_taken_out(factor):
+def test_the_temperature_of_scaled_probabilities_is_found_and_inverted(factor):
     references, probabilities = calibrated_clips(20_000)
     scaled = scale_temperature(probabilities, 1 / factor)
     temperature = fit_temperature(references, scaled)
@@ -230,19 +230,19 @@ def test_the_temperature_that_was_put_in_is_found_and_taken_out(factor):
 
 
 def test_calibration_error_by_hand():
-    # Two clips at 0.9, one of them wrong; two at 0.6, both right; nothing else.
+    # Two clips at 0.9, one of them wrong; two at 0.6, both correct.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
     references = [0, 1, 1, 0]
-    bins = reliability(references, probabilities)
-    assert [(row["share"], row["right"]) for row in bins] == [(0.5, 1.0), (0.5, 0.5)]
+    bins = reliability_bins(references, probabilities)
+    assert [(row["share"], row["correct"]) for row in bins] == [(0.5, 1.0), (0.5, 0.5)]
     assert [row["confidence"] for row in bins] == pytest.approx([0.6, 0.9])
     assert expected_calibration_error(references, probabilities) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_certainty_that_is_always_right_or_always_wrong_has_a_finite_temperature(right):
+@pytest.mark.parametrize("correct", [True, False])
+def test_probabilities_of_one_have_a_finite_temperature(correct):
     references = np.arange(8) % 4
-    probabilities = np.eye(4)[references if right else (references + 1) % 4]
+    probabilities = np.eye(4)[references if correct else (references + 1) % 4]
     temperature = fit_temperature(references, probabilities)
     assert np.exp(-3) <= temperature <= np.exp(3)
     assert np.isfinite(scale_temperature(probabilities, temperature)).all()

@@ -1,4 +1,4 @@
-"""Figures: every label is there, every number is the one that was put in, the same input gives the same file.
+"""Figures: labels are complete, the numbers are those of the input, the same input gives the same file.
 
 Run: python -m pytest tests/test_plots.py
 """
@@ -12,7 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from utils.data.labels import EMOTIONS
-from utils.report.audio_plots import DYNAMIC_RANGE, plot_waveforms
+from utils.report.audio_plots import DYNAMIC_RANGE, plot_perturbations, plot_waveforms
+from utils.report.audit_plots import plot_robustness
 from utils.report.model_plots import plot_importance, plot_probe
 from utils.report.plots import (
     plot_comparison,
@@ -62,7 +63,7 @@ def series(axes) -> dict[str, list[tuple[float, float]]]:
 
 
 def check_png(figure: Figure, path) -> None:
-    """A PNG of a size that fits a notebook, with nothing in it but the picture."""
+    """Check that the PNG fits a notebook and has no metadata."""
     save_figure(figure, path)
     height, width = matplotlib.image.imread(path).shape[:2]
     assert 3 * 150 < width < 10 * 150 and 2 * 150 < height < 12 * 150
@@ -88,7 +89,7 @@ def test_confusion_matrix_shows_shares_and_counts(num_emotions, tmp_path):
         for row in range(num_emotions)
         for column, count in enumerate(counts[row])
     }
-    assert axes.yaxis_inverted()  # the first row of the matrix is on top
+    assert axes.yaxis_inverted()  # the first row of the matrix is at the top
     check_png(figure, tmp_path / "confusion.png")
 
 
@@ -100,7 +101,7 @@ def test_emotion_without_clips_is_a_blank_row(tmp_path):
     check_png(figure, tmp_path / "confusion.png")
 
 
-def test_learning_curves_show_the_log(tmp_path):
+def test_learning_curves_show_the_training_log(tmp_path):
     figure = plot_learning_curves(HISTORY)
     loss, uar = figure.axes
     assert loss.get_xlabel() == uar.get_xlabel() == "Epoch"
@@ -172,7 +173,7 @@ def test_waveforms_and_spectrograms(num_emotions, tmp_path):
     figure = plot_waveforms(examples, SAMPLING_RATE, "One clip per emotion")
     *panels, colour_bar = figure.axes
     assert figure.get_suptitle() == "One clip per emotion"
-    assert colour_bar.get_ylabel() == "Power (dB, 0 = peak of the clip)"
+    assert colour_bar.get_ylabel() == "Power (dB, 0 = maximum of the clip)"
     left, right = panels[::2], panels[1::2]
     assert [axes.get_title(loc="left") for axes in left] == list(examples)
     assert {axes.get_ylabel() for axes in left} == {"Amplitude"}
@@ -187,7 +188,7 @@ def test_waveforms_and_spectrograms(num_emotions, tmp_path):
 
 
 @pytest.mark.parametrize("sampling_rate", [8_000, 16_000, 48_000])
-def test_tone_stands_at_its_frequency_and_time(sampling_rate):
+def test_a_tone_appears_at_its_frequency_and_time(sampling_rate):
     waveform = np.zeros(2 * sampling_rate)
     seconds = np.arange(sampling_rate) / sampling_rate
     waveform[sampling_rate:] = 0.01 * np.sin(2000 * np.pi * seconds)  # 1 kHz in the second half
@@ -204,7 +205,7 @@ def test_tone_stands_at_its_frequency_and_time(sampling_rate):
     assert image.get_array().max() == 0 and image.get_array()[:, frames // 4].max() == -DYNAMIC_RANGE
 
 
-def test_silence_is_drawn_as_silence(tmp_path):
+def test_the_spectrogram_of_silence_is_at_its_minimum(tmp_path):
     silence = {"calm": np.zeros(SAMPLING_RATE, np.float32)}
     for name, examples in {"one": silence | tones(["sad"]), "all": silence}.items():
         figure = plot_waveforms(examples, SAMPLING_RATE, "")
@@ -228,7 +229,7 @@ def test_same_input_gives_the_same_bytes(draw, tmp_path):
     assert (tmp_path / "once").read_bytes() == (tmp_path / "again").read_bytes()
 
 
-def test_no_text_is_cut_off_or_covers_another():
+def test_texts_are_complete_and_do_not_overlap():
     longest = ["surprised"] * 8
     figure = plot_confusion_matrix((200 * np.eye(8, dtype=int)).tolist(), longest, "title")
     figure.draw_without_rendering()
@@ -238,14 +239,12 @@ def test_no_text_is_cut_off_or_covers_another():
         assert all(figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1) for box in boxes)
 
 
-def test_figures_leave_pyplot_and_the_settings_alone():
+def test_figures_change_neither_pyplot_nor_the_settings():
     code = """
 import matplotlib, sys
 before = dict(matplotlib.rcParams.copy())
-from utils.report.audio_plots import DYNAMIC_RANGE, plot_waveforms
-from utils.report.model_plots import plot_importance, plot_probe
-from utils.report.plots import plot_comparison, plot_confusion_matrix, plot_learning_curves, plot_per_emotion, plot_reliability
-from utils.report.style import save_figure
+from utils.report import audio_plots, audit_plots, explanation_plots, model_plots, style
+from utils.report.plots import plot_confusion_matrix, plot_learning_curves
 assert not {"librosa", "seaborn", "matplotlib.pyplot"} & set(sys.modules)
 plot_learning_curves([])
 plot_confusion_matrix([[1]], ["sad"], "")
@@ -256,7 +255,7 @@ assert pyplot.get_fignums() == []
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=True)
 
 
-def test_importance_and_comparison_show_what_was_put_in(tmp_path):
+def test_importance_and_comparison_show_their_input(tmp_path):
     losses = {"pitch": 0.12, "energy": 0.03, "mfcc": 0.3}
     figure = plot_importance(losses)
     axes = figure.axes[0]
@@ -273,13 +272,13 @@ def test_importance_and_comparison_show_what_was_put_in(tmp_path):
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["svm", "cnn"]
     assert [text.get_text() for text in axes.texts] == ["55.0 %", "60.0 %"]
-    assert axes.lines[0].get_xdata() == pytest.approx([50, 70])  # the interval of the one that has one
+    assert axes.lines[0].get_xdata() == pytest.approx([50, 70])  # only one run has an interval
     save_figure(figure, tmp_path / "bars.png")
 
 
-def test_the_layers_of_a_probe_are_those_that_were_put_in(tmp_path):
-    choices = {"fold 1": [0.2, 0.5, 0.4], "fold 2": [0.3, 0.6, 0.5], "final": [0.25, 0.55, 0.45]}
-    figure = plot_probe(choices, 8)
+def test_the_probe_figure_shows_the_uar_per_layer(tmp_path):
+    layer_uars = {"fold 1": [0.2, 0.5, 0.4], "fold 2": [0.3, 0.6, 0.5], "final": [0.25, 0.55, 0.45]}
+    figure = plot_probe(layer_uars, 8)
     drawn = series(figure.axes[0])
     assert drawn["saved model"] == [(0, 25.0), (1, pytest.approx(55.0))]
     assert drawn["models of the folds"] == [(0, 20.0), (1, 50.0)]
@@ -292,8 +291,8 @@ def test_the_layers_of_a_probe_are_those_that_were_put_in(tmp_path):
 
 def test_reliability_shows_each_bin_and_the_errors(tmp_path):
     bins = [
-        {"share": 0.25, "confidence": 0.4, "right": 0.5},
-        {"share": 0.75, "confidence": 0.9, "right": 0.7},
+        {"share": 0.25, "confidence": 0.4, "correct": 0.5},
+        {"share": 0.75, "confidence": 0.9, "correct": 0.7},
     ]
     curves = {"before scaling": bins, "after scaling": bins[:1]}
     figure = plot_reliability(curves, {"before scaling": 0.175, "after scaling": 0.1})
@@ -301,5 +300,34 @@ def test_reliability_shows_each_bin_and_the_errors(tmp_path):
     assert drawn["before scaling: calibration error 17.5 points"] == [(40.0, 50.0), (90.0, 70.0)]
     assert drawn["after scaling: calibration error 10.0 points"] == [(40.0, 50.0)]
     before, _ = figure.axes[0].collections
-    assert before.get_sizes()[1] > before.get_sizes()[0]  # more clips, larger dot
+    assert before.get_sizes()[1] > before.get_sizes()[0]  # the size grows with the number of clips
     check_png(figure, tmp_path / "reliability.png")
+
+
+def test_robustness_shows_recall_uar_change_and_verdict(tmp_path):
+    clean = {"uar": 0.9, "recall": {"happy": 1.0, "sad": 0.8}}
+    threshold = {"name": "small", "min_unchanged": 0.95, "max_uar_loss": None}
+    perturbed = {"group": "gain", "uar": 0.6, "uar_difference": -0.3, "unchanged": 0.7}
+    perturbed |= {"recall": {"happy": 0.4, "sad": None}, "threshold": threshold, "verdict": "failed"}
+    untested = perturbed | {"group": "pitch", "threshold": None, "verdict": "not tested"}
+    robustness = {"clean": clean, "perturbations": {"gain +12 dB": perturbed, "pitch +2": untested}}
+    figure = plot_robustness(robustness, ["happy", "sad"], "Recall under perturbations")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "unchanged clips",
+        "gain +12 dB",
+        "pitch +2",
+    ]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:5] == ["100", "80", "40", "40", "UAR"]  # a missing recall is blank
+    assert texts[8:] == ["90", "60", "-30", "70", "failed", "60", "-30", "70", "–"]
+    check_png(figure, tmp_path / "robustness.png")
+
+
+def test_perturbed_clips_are_drawn_on_one_scale(tmp_path):
+    examples = tones(["gain +12 dB", "pitch +2", "room", "MP3", "Opus"])
+    figure = plot_perturbations(examples, SAMPLING_RATE, "One happy clip, perturbed")
+    tops = figure.axes[::2]
+    assert [axes.get_title() for axes in tops] == list(examples)
+    assert len({axes.get_ylim() for axes in tops}) == 1 and {axes.get_xlim() for axes in tops} == {(0, 1.25)}
+    check_png(figure, tmp_path / "perturbations.png")

@@ -1,4 +1,4 @@
-"""The head that scikit-learn fits is the head that `pipeline` plays, and no choice has heard a test speaker.
+"""`pipeline` gives the probabilities of scikit-learn, and no selection uses a test speaker.
 
 Run: python -m pytest tests/test_probe.py
 """
@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from test_encoder import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
-from utils.encoders.embeddings import hidden_states, layer_means
 from utils.encoders.freezing import num_used_layers
+from utils.encoders.hidden_states import hidden_states, layer_means
 from utils.encoders.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
@@ -25,7 +25,7 @@ NUM_LABELS = 4
 
 
 def speakers_and_clips(num_speakers: int, layer: int, num_layers: int = 4, num_labels: int = NUM_LABELS):
-    """Means in which one layer tells the labels, the others tell the speaker."""
+    """Means in which one layer depends on the label and the others on the speaker."""
     generator = np.random.default_rng(0)
     labels = np.tile(np.arange(num_labels), 6 * num_speakers)
     groups = np.repeat(np.arange(num_speakers), 6 * num_labels)
@@ -35,7 +35,7 @@ def speakers_and_clips(num_speakers: int, layer: int, num_layers: int = 4, num_l
     return means.astype(np.float32), labels, groups
 
 
-def test_the_layer_that_knows_is_chosen():
+def test_the_informative_layer_is_selected():
     means, labels, groups = speakers_and_clips(6, layer=2)
     (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], NUM_LABELS)
     assert probe.layer == 2 and probe.strength in STRENGTHS
@@ -43,53 +43,53 @@ def test_the_layer_that_knows_is_chosen():
     assert probe.choice[2].max() == probe.choice.max() > 0.6 > probe.choice[0].max()
 
 
-def test_the_head_is_that_of_scikit_learn():
+def test_the_probabilities_are_those_of_scikit_learn():
     means, labels, groups = speakers_and_clips(6, layer=1)
     (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], NUM_LABELS)
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=probe.strength, class_weight="balanced", max_iter=2_000)
     ).fit(means[:, 1], labels)
-    told = torch.as_tensor(probe.logits(means)).softmax(-1).numpy()
-    np.testing.assert_allclose(told, model.predict_proba(means[:, 1]), atol=1e-5)
+    probabilities = torch.as_tensor(probe.logits(means)).softmax(-1).numpy()
+    np.testing.assert_allclose(probabilities, model.predict_proba(means[:, 1]), atol=1e-5)
 
 
-def test_labels_of_clips_that_are_not_in_a_part_change_nothing():
+def test_clips_outside_the_training_part_have_no_influence():
     means, labels, groups = speakers_and_clips(6, layer=1)
     part = np.flatnonzero(groups != 3)
     (before,) = fit_probes(means, labels, [(part, groups[part])], NUM_LABELS)
-    spoilt = means.copy()
-    spoilt[groups == 3] = 1e3
-    (after,) = fit_probes(spoilt, np.where(groups == 3, 0, labels), [(part, groups[part])], NUM_LABELS)
+    changed = means.copy()
+    changed[groups == 3] = 1e3
+    (after,) = fit_probes(changed, np.where(groups == 3, 0, labels), [(part, groups[part])], NUM_LABELS)
     np.testing.assert_array_equal(before.choice, after.choice)
     np.testing.assert_array_equal(before.weights, after.weights)
 
 
-def test_speakers_do_not_stand_on_both_sides_of_the_choice():
-    """Labels that only the speaker's voice tells are worth nothing for other speakers."""
+def test_the_cross_validation_is_split_by_speaker():
+    """Labels that depend only on the speaker cannot be predicted for other speakers."""
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(8), 20)
     labels = groups % NUM_LABELS
     means = generator.standard_normal((8, 2, 16))[groups] * 5 + generator.standard_normal((160, 2, 16)) * 0.1
     (probe,) = fit_probes(means.astype(np.float32), labels, [(np.arange(160), groups)], NUM_LABELS)
-    assert probe.choice.max() < 0.6  # clips apart, it would be 1
+    assert probe.choice.max() < 0.6  # with a split by clips it would be 1
 
 
-def test_heads_that_share_most_clips_share_a_choice_that_heard_none_of_their_test_speakers():
+def test_probes_with_mostly_common_clips_share_a_selection_without_their_test_speakers():
     means, labels, groups = speakers_and_clips(12, layer=1)
     left_out = [np.flatnonzero(groups != speaker) for speaker in range(12)]
     parts = [(rows, groups[rows]) for rows in left_out]
     probes = fit_probes(means, labels, parts, NUM_LABELS)
-    # Of 11 training speakers each, 9 are common to three heads; of four it would be 8, too few.
+    # Of 11 training speakers each, 9 are common to three probes; four probes have 8 in common, too few.
     blocks = [probes[start : start + 3] for start in (0, 3, 6, 9)]
     for number, block in enumerate(blocks):
         assert all(np.array_equal(probe.choice, block[0].choice) for probe in block)
         common = np.flatnonzero((groups < 3 * number) | (groups >= 3 * number + 3))
         (alone,) = fit_probes(means, labels, [(common, groups[common])], NUM_LABELS)
         assert np.array_equal(alone.choice, block[0].choice)
-    # Each is fitted on all its own training clips.
+    # Each probe is fitted on all its own training clips.
     assert all(not np.array_equal(a.weights, b.weights) for a, b in itertools.pairwise(probes))
 
-    # Folds of a third of the speakers have too little in common.
+    # With folds of a third of the speakers the training clips have too little in common.
     parts = [(rows, groups[rows]) for rows in (np.flatnonzero(groups // 4 != fold) for fold in range(3))]
     choices = [probe.choice for probe in fit_probes(means, labels, parts, NUM_LABELS)]
     assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(choices))
@@ -102,7 +102,9 @@ def recordings(demo_folder) -> list:
 
 @every_encoder
 @pytest.mark.parametrize("layer", [0, 3, None])
-def test_pipeline_gives_the_probabilities_of_scikit_learn_on_real_files(encoder, layer, recordings, tmp_path):
+def test_pipeline_gives_the_probabilities_of_scikit_learn_for_audio_files(
+    encoder, layer, recordings, tmp_path
+):
     model = build(encoder)
     waveforms = [librosa.load(path, sr=16_000)[0] for path in recordings]
     values = [
@@ -125,9 +127,9 @@ def test_pipeline_gives_the_probabilities_of_scikit_learn_on_real_files(encoder,
 
     classifier = pipeline("audio-classification", model=str(tmp_path), top_k=None)
     for waveform, expected in zip(waveforms, reference.predict_proba(features), strict=True):
-        told = {answer["label"]: answer["score"] for answer in classifier(waveform)}
-        told = [told[f"LABEL_{label}"] for label in range(NUM_LABELS)]
-        np.testing.assert_allclose(told, expected, atol=1e-5)
+        scores = {prediction["label"]: prediction["score"] for prediction in classifier(waveform)}
+        scores = [scores[f"LABEL_{label}"] for label in range(NUM_LABELS)]
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 def test_two_emotions_and_a_temperature(tmp_path):

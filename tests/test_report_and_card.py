@@ -18,13 +18,16 @@ from huggingface_hub import ModelCard
 
 from utils.data.corpora import CORPORA, parse_clip
 from utils.data.labels import choose_emotions
-from utils.data.splits import split_digest, split_table
+from utils.data.loading import LoadedClips
+from utils.data.splits import split_digest, split_models, split_table
 from utils.data.table import check_table
+from utils.encoders.fine_tuning import last_checkpoint
 from utils.evaluation.calibration import expected_calibration_error, scale_temperature
 from utils.evaluation.metrics import score
 from utils.report import report
 from utils.report.card import write_card
-from utils.report.run_folder import begin_run, check_run_folder, last_checkpoint
+from utils.report.predictions import example_clips, prediction_table
+from utils.report.run_folder import begin_run, check_run_folder
 from utils.runtime import PROJECT_ROOT, InputError, write_json
 
 SAMPLING_RATE = 16_000
@@ -78,26 +81,25 @@ def measure_run(*corpora: str, protocol: str = "holdout", table: pd.DataFrame | 
     """Return (metrics, predictions) of a run of train_wav2vec2.py, with random probabilities."""
     table, findings = check_table(clip_table(*corpora) if table is None else table, allow_partial=True)
     emotions = choose_emotions({name: CORPORA[name].emotions for name in corpora})
-    table = split_table(table, protocol, emotions)
+    plan = split_models(table, protocol, emotions)
+    table = plan.final
+    clips = LoadedClips(table, None, [], emotions, findings)
     generator = np.random.default_rng(0)
     predictions = {}
     for split in ("validation", "test"):
-        clips = table[table["split"] == split]
-        clips = clips.assign(label=clips["emotion"].map(emotions.index))
-        logits = 2 * np.eye(len(emotions))[clips["label"]] + generator.normal(
-            size=(len(clips), len(emotions))
-        )
+        rows = table[table["split"] == split]
+        rows = rows.assign(label=rows["emotion"].map(emotions.index))
+        logits = 2 * np.eye(len(emotions))[rows["label"]] + generator.normal(size=(len(rows), len(emotions)))
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        predictions[split] = report.prediction_table(clips, probabilities, emotions, protocol)
+        predictions[split] = prediction_table(rows, probabilities, emotions, protocol)
+    options = {"demo": "demo" in corpora, "seed": 42, "protocol": protocol, "hub_token": "hf_secret"}
     metrics = report.describe_run(
-        script="train_wav2vec2.py",
-        command_line=["--data_dir", "/home/me/ravdess", "--hub_token", "hf_secret"],
-        arguments={"demo": "demo" in corpora, "seed": 42, "hub_token": "hf_secret", **arguments},
-        table=table,
-        findings=findings,
-        emotions=emotions,
-        protocol=protocol,
-        predictions=predictions,
+        "train_wav2vec2.py",
+        ["--data_dir", "/home/me/ravdess", "--hub_token", "hf_secret"],
+        options | arguments,
+        clips,
+        plan,
+        predictions,
         packages=["numpy", "datasets"],
     )
     device = "2 CPU cores"
@@ -239,9 +241,9 @@ def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
     fill(tmp_path, *FINISHED)
     begin_run(tmp_path, None, IDENTITY)
     assert not (tmp_path / "README.md").exists()
-    # Should it die now, it is a run that was begun.
+    # If it is killed now, it is an unfinished run.
     assert check_run_folder(tmp_path, overwrite=True, resume=False)
-    with pytest.raises(InputError, match="begun"):
+    with pytest.raises(InputError, match="unfinished"):
         check_run_folder(tmp_path, overwrite=False, resume=False)
 
 
@@ -332,7 +334,7 @@ def test_another_run_cannot_go_on_here(begun, changed, resume):
     """Its training speakers could be this one's test speakers."""
     before = contents(begun)
     resume = resume if resume == "true" else str(begun / "checkpoints/holdout" / resume)
-    with pytest.raises(InputError, match=f"begun with {next(iter(changed))}.*--overwrite"):
+    with pytest.raises(InputError, match=f"started with {next(iter(changed))}.*--overwrite"):
         begin_run(begun, resume, IDENTITY | changed)
     assert contents(begun) == before
 
@@ -348,7 +350,7 @@ def test_a_run_that_starts_anew_forgets_old_checkpoints(begun):
 
 
 def test_a_finished_run_has_everything(run_folder):
-    code = {path.relative_to(PROJECT_ROOT).as_posix() for path in PROJECT_ROOT.glob("utils/*.py")}
+    code = {path.relative_to(PROJECT_ROOT).as_posix() for path in PROJECT_ROOT.glob("utils/**/*.py")}
     code |= {"train_wav2vec2.py", "model_card.md", "requirements.txt"}
     assert code <= set(contents(run_folder))
     assert set(contents(run_folder)) - code == {
@@ -407,7 +409,7 @@ def test_test_speakers_are_in_no_other_split(measured):
 def test_examples_are_one_clip_per_emotion_of_one_voice_and_text():
     table = clip_table("ravdess").sample(frac=1, random_state=0)
     table = table.assign(label=table["emotion"].map(choose_emotions({"": CORPORA["ravdess"].emotions}).index))
-    examples = report.example_clips(table)
+    examples = example_clips(table)
     shown = table.iloc[list(examples.values())]
     assert list(examples) == shown["label"].tolist() == list(range(8))
     assert shown["speaker"].nunique() == shown["text"].nunique() == 1
@@ -417,7 +419,7 @@ def test_examples_fall_back_on_the_same_voice_and_then_on_another():
     voice = [("b", "dogs", 0), ("b", "dogs", 1), ("b", "dogs", 2)]  # the voice and text with most emotions
     clips = [("a", "kids", 0), *voice, ("a", "dogs", 3), ("b", "kids", 3), ("a", "kids", 4), ("a", "dogs", 4)]
     table = pd.DataFrame(clips, columns=["speaker", "text", "label"], index=range(100, 108))
-    assert report.example_clips(table) == {0: 1, 1: 2, 2: 3, 3: 5, 4: 7}
+    assert example_clips(table) == {0: 1, 1: 2, 2: 3, 3: 5, 4: 7}
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -465,9 +467,9 @@ def test_the_licence_follows_from_the_corpora(measured, card_of, corpora, licens
     [
         (["odbl"], "These weights are under the terms of every licence above (ODBL)."),
         (["odbl", "cc-by-nc-sa-4.0"], "Some of the corpora are for non-commercial use only"),
-        (["odbl", "cc-by-nc-sa-4.0"], "They may not fit together: ask"),
+        (["odbl", "cc-by-nc-sa-4.0"], "These licences may be incompatible: ask"),
         (["cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"], "The corpora are for non-commercial use only"),
-        (["cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"], "no-derivatives do not fit together: ask"),
+        (["cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"], "no-derivatives licences are incompatible: ask"),
     ],
 )
 def test_a_card_claims_of_a_licence_only_what_it_says(measured, card_of, licenses, words):
@@ -483,7 +485,7 @@ def test_the_tables_show_what_was_measured(run_folder):
     metrics = json.loads((run_folder / "metrics.json").read_text())
     test, per_corpus = metrics["test"], metrics["test_per_corpus"]
     assert f"(UAR) of **{percent(test['uar'])} %**" in card
-    assert "chance is 14.3 %" in card and "5 speakers that were never heard in training" in card
+    assert "chance is 14.3 %" in card and "5 speakers who are not in the training data" in card
     for title, scores in {"all": test, "RAVDESS speech": per_corpus["ravdess"]}.items():
         low, high = scores["intervals"]["uar"]
         cells = row_of(card, title)
@@ -599,7 +601,7 @@ def test_a_random_split_is_warned_of_right_after_the_title(card_of):
     lines = ModelCard(card_of(measure_run("ravdess", protocol="random")[0])).text.strip().splitlines()
     assert lines[0].startswith("# ")
     assert any("Do not quote these figures" in line for line in lines[1:4])
-    assert not any("never heard in training" in line for line in lines)
+    assert not any("not in the training data" in line for line in lines)
 
 
 def test_a_random_start_is_warned_of_right_after_the_title(measured, card_of):
@@ -625,7 +627,7 @@ def test_what_was_missing_unusable_or_counted_once_is_named(card_of):
     table.loc[9, "same_as"] = table.loc[8, "clip"]
     metrics, _ = measure_run("ravdess", table=table)
     card = card_of(metrics)
-    assert "1340 of its 1440 clips were there" in card
+    assert "1340 of its 1440 clips were found" in card
     assert f"left out: {table.loc[5, 'clip']}: empty file" in card
     assert f"byte-identical: {table.loc[9, 'clip']} = {table.loc[8, 'clip']}" in card
     assert "1338 clips by" in card
@@ -648,9 +650,9 @@ def test_the_limits_are_those_of_the_corpora(measured, card_of, corpora, said, u
 def test_the_card_says_how_far_its_probabilities_can_be_believed(measured, card_of):
     metrics, predictions = measured["ravdess"]
     card = card_of(metrics)
-    errors = [metrics["calibration"][name]["error"] for name in ("after", "before")]
+    errors = [metrics["calibration"][name]["ece"] for name in ("after", "before")]
     assert errors[0] != errors[1]
-    assert "off by {} points on average ({} before)".format(*map(percent, errors)) in card
+    assert "on the test clips is {} points ({} before scaling)".format(*map(percent, errors)) in card
     assert "not calibrated" not in card
     assert "Its probabilities are not calibrated." in card_of(without(metrics, "calibration"))
 
@@ -670,7 +672,7 @@ def test_each_fold_has_its_own_temperature(measured):
     shares = halves.filter(regex="^p_").to_numpy().copy()
     shares[1::2] = scale_temperature(shares[1::2], 0.5)
     truth = halves["emotion"].map(metrics["emotions"].index).to_numpy()
-    assert told["before"]["error"] == pytest.approx(expected_calibration_error(truth, shares))
+    assert told["before"]["ece"] == pytest.approx(expected_calibration_error(truth, shares))
 
 
 def test_the_card_runs_what_it_says(measured, card_of, tmp_path):

@@ -1,4 +1,4 @@
-"""Errors end in one line, nothing secret is published, files are whole, and old GPUs are refused in time.
+"""One-line errors, no secrets in published data, atomic writes, and the check of the GPU.
 
 Run: python -m pytest tests/test_runtime.py
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from utils import runtime
+from utils import provenance
 from utils.runtime import (
     PROJECT_ROOT,
     InputError,
@@ -36,7 +36,7 @@ COLAB = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 
 
 @pytest.mark.parametrize(
-    ("gpu", "capability", "architectures", "served"),
+    ("gpu", "capability", "architectures", "is_supported"),
     [
         ("P100", (6, 0), COLAB, False),
         ("V100", (7, 0), COLAB, False),
@@ -53,17 +53,17 @@ COLAB = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
         ("any", (8, 0), [], False),
     ],
 )
-def test_a_gpu_is_served_by_what_pytorch_was_built_for(gpu, capability, architectures, served):
-    assert gpu_is_served(capability, architectures) is served
+def test_a_gpu_is_supported_by_builds_for_its_architecture(gpu, capability, architectures, is_supported):
+    assert gpu_is_served(capability, architectures) is is_supported
 
 
 # ---------------------------------------------------------------------------------------------------
 # Notebooks
 
 
-@pytest.mark.parametrize("backend", ["module://of_another_environment", "nobody_knows_it"])
-def test_the_notebooks_own_backend_does_not_reach_the_figures_of_a_script(backend, tmp_path):
-    """A kernel hands it on to the scripts that its cells start."""
+@pytest.mark.parametrize("backend", ["module://of_another_environment", "unknown"])
+def test_scripts_do_not_use_the_matplotlib_backend_of_a_notebook(backend, tmp_path):
+    """Scripts that a notebook starts inherit its MPLBACKEND."""
     code = """
 import sys
 from utils.runtime import run_script
@@ -72,7 +72,7 @@ def main():
     from utils.report.plots import plot_confusion_matrix
     from utils.report.style import save_figure
     save_figure(plot_confusion_matrix([[3, 1], [0, 4]], ["sad", "angry"], "Test"), sys.argv[1])
-    pyplot.figure()  # what libraries may do
+    pyplot.figure()  # as some libraries do
 run_script(main)
 """
     variables = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(PROJECT_ROOT)}
@@ -90,12 +90,12 @@ run_script(main)
         ("elsewhere/kit/data", "elsewhere/kit/data"),
     ],
 )
-def test_recordings_are_kept_out_of_what_kaggle_publishes(folder, expected, tmp_path):
+def test_recordings_are_not_stored_where_kaggle_publishes_them(folder, expected, tmp_path):
     assert unpublished_folder(tmp_path / folder, tmp_path) == tmp_path / expected
 
 
 # ---------------------------------------------------------------------------------------------------
-# What is published
+# Published commands and data
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_recordings_are_kept_out_of_what_kaggle_publishes(folder, expected, tmp_
         ([], ""),
     ],
 )
-def test_the_published_command_has_no_token_and_no_path_of_this_machine(arguments, shown):
+def test_the_published_command_has_no_token_and_no_absolute_path(arguments, shown):
     assert published_command("python train.py", arguments) == f"python train.py {shown}".strip()
 
 
-def test_published_data_has_no_token_and_no_path_of_this_machine():
+def test_published_data_has_no_token_and_no_absolute_path():
     published = without_secrets_and_paths(
         {
             "hub_token": "hf_secret",
@@ -142,7 +142,7 @@ def test_published_data_has_no_token_and_no_path_of_this_machine():
     }
 
 
-def test_what_is_published_is_a_copy():
+def test_the_original_data_is_not_changed():
     arguments = {"hub_token": "hf_secret", "data_dir": ["/home/me"]}
     without_secrets_and_paths(arguments)
     assert arguments == {"hub_token": "hf_secret", "data_dir": ["/home/me"]}
@@ -168,7 +168,7 @@ AS_JSON = """{"corpora": ["ravdess", "tess"], "augment": true, "overwrite": fals
 
 
 @pytest.mark.parametrize(("name", "text"), [("options.yaml", AS_YAML), ("options.json", AS_JSON)])
-def test_options_in_a_file_are_those_of_the_command_line(tmp_path, name, text):
+def test_options_in_a_file_become_command_line_arguments(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     *arguments, learning_rate, weight_decay, seed, output_dir, kwargs = read_options(tmp_path / name)
     assert arguments == ["--corpora", "ravdess", "tess", "--augment=true", "--overwrite=false"]
@@ -179,7 +179,7 @@ def test_options_in_a_file_are_those_of_the_command_line(tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (b"a: [1, 2\nb: 3", "cannot be read as options"),
         (b"\x00\x01\x02", "cannot be read as options"),
@@ -190,17 +190,17 @@ def test_options_in_a_file_are_those_of_the_command_line(tmp_path, name, text):
         (None, "cannot be read as options"),
     ],
 )
-def test_a_file_without_options_is_named_in_one_line(tmp_path, content, complaint):
+def test_a_file_without_options_is_a_one_line_error(tmp_path, content, message):
     path = tmp_path / "options.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=complaint) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_options(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------------------------------------
-# How a script ends
+# Exit codes and messages of scripts
 
 
 def start(body: str, **environment: str) -> subprocess.Popen:
@@ -213,7 +213,7 @@ def start(body: str, **environment: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)} | environment,
-        # Where the tests run in the background, Ctrl-C is switched off for them and their children.
+        # Processes in the background, and their children, ignore SIGINT by default.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -224,24 +224,28 @@ def run(body: str, **environment: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_a_mistake_of_the_user_is_one_line():
+def test_an_input_error_is_one_line():
     message = "--corpora: unknown corpus 'ravdes'"
     assert run(f"raise InputError({message!r})") == (2, "", f"error: {message}\n")
 
 
-def test_a_mistake_of_ours_keeps_its_traceback():
-    code, _, err = run("raise ValueError('ours')")
-    assert code == 1 and err.startswith("Traceback") and err.endswith("ValueError: ours\n")
+def test_another_error_keeps_its_traceback():
+    code, _, err = run("raise ValueError('a bug')")
+    assert code == 1 and err.startswith("Traceback") and err.endswith("ValueError: a bug\n")
 
 
-def test_a_good_end_is_silent_but_for_what_is_logged():
+def test_success_prints_only_the_log():
     assert run("logger.info('Test UAR 50.0 %')") == (0, "Test UAR 50.0 %\n", "")
 
 
-def test_only_the_first_of_several_processes_speaks():
+def test_only_the_main_process_prints():
     assert run("logger.info('hello')", RANK="1") == (0, "", "")
-    assert run("raise InputError('mistake')", RANK="1", LOCAL_RANK="1") == (2, "", "")
-    assert run("raise InputError('mistake')", RANK="1", LOCAL_RANK="0") == (2, "", "error: mistake\n")
+    assert run("raise InputError('wrong option')", RANK="1", LOCAL_RANK="1") == (2, "", "")
+    assert run("raise InputError('wrong option')", RANK="1", LOCAL_RANK="0") == (
+        2,
+        "",
+        "error: wrong option\n",
+    )
 
 
 def test_ctrl_c_ends_without_a_traceback():
@@ -257,22 +261,22 @@ def test_ctrl_c_ends_without_a_traceback():
 # Files
 
 
-def names_in(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_text_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
+def test_writing_text_leaves_no_temporary_file(tmp_path):
     for text in ("first\n", "zweitens – ✓\n"):
         write_text(tmp_path / "README.md", text)
         assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
-    assert names_in(tmp_path) == ["README.md"]
+    assert file_names(tmp_path) == ["README.md"]
 
 
-def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
+def test_a_full_disk_leaves_the_old_file_unchanged(tmp_path):
     path = tmp_path / "metrics.json"
     write_json(path, {"uar": 0.5})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # no file may grow larger than this
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # maximum size of a file
     try:
         with pytest.raises(OSError, match="File too large"):
             write_json(path, {"uar": [0.25] * 10_000})
@@ -282,13 +286,13 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"uar": -float("inf")}], {"path": Path("x")}])
-def test_what_json_cannot_say_is_refused_and_the_old_file_stays(tmp_path, value):
+def test_values_that_json_does_not_have_are_refused_and_the_old_file_is_kept(tmp_path, value):
     path = tmp_path / "metrics.json"
     write_json(path, {"uar": 0.5})
     with pytest.raises((ValueError, TypeError)):
         write_json(path, value)
     assert json.loads(path.read_text()) == {"uar": 0.5}
-    assert names_in(tmp_path) == ["metrics.json"]
+    assert file_names(tmp_path) == ["metrics.json"]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -300,8 +304,8 @@ def test_versions_are_those_installed():
     program = (
         "import numpy, platform, yaml; print(platform.python_version(), numpy.__version__, yaml.__version__)"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert list(versions.values()) == said.stdout.split()
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert list(versions.values()) == process.stdout.split()
     assert list(versions) == ["python", "numpy", "PyYAML"]
 
 
@@ -311,10 +315,10 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_the_commit_is_that_of_the_kit_and_says_if_files_changed(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_the_project_with_a_mark_if_files_changed(tmp_path, monkeypatch):
     project = tmp_path / "kit"
     project.mkdir()
-    monkeypatch.setattr(runtime, "PROJECT_ROOT", project)
+    monkeypatch.setattr(provenance, "PROJECT_ROOT", project)
     assert git_commit() is None  # downloaded without .git
     git(project, "init", "--quiet")
     (project / "train.py").write_text("first")
@@ -323,19 +327,19 @@ def test_the_commit_is_that_of_the_kit_and_says_if_files_changed(tmp_path, monke
     commit = git(project, "rev-parse", "HEAD")
     assert re.fullmatch("[0-9a-f]{40}", commit)
     assert git_commit() == commit
-    (project / "clip.wav").write_text("data of the user")
+    (project / "clip.wav").write_text("untracked")
     assert git_commit() == commit
     (project / "train.py").write_text("second")
     assert git_commit() == f"{commit}-dirty"
 
 
-def test_the_commit_of_somebody_elses_repository_is_not_ours(tmp_path, monkeypatch):
+def test_the_commit_of_an_enclosing_repository_is_not_used(tmp_path, monkeypatch):
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "theirs")
     (tmp_path / "downloads").mkdir()
-    monkeypatch.setattr(runtime, "PROJECT_ROOT", tmp_path / "downloads")
+    monkeypatch.setattr(provenance, "PROJECT_ROOT", tmp_path / "downloads")
     assert git_commit() is None
 
 
-def test_the_commit_of_this_very_kit_can_be_named():
+def test_this_project_has_a_commit_or_none():
     assert git_commit() is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", git_commit())

@@ -1,8 +1,9 @@
-"""In a real browser the page answers what the model answers, and keeps nothing; as a Space it runs alone.
+"""The page in a real browser: it shows the predictions of the model and stores nothing; a Space runs without
+the kit.
 
 Run: python -m pytest tests/test_space.py
 
-Processes of their own serve the pages; the browser is Debian's `chromium`; the Hub is `hub_server.py`.
+Separate processes serve the pages; the browser is Debian's `chromium`; the Hub is `hub_server.py`.
 """
 
 import base64
@@ -31,6 +32,13 @@ from hub_server import environment
 from playwright.sync_api import expect, sync_playwright
 
 from utils.app import predictor
+from utils.app.descriptions import (
+    default_threshold,
+    describe_calibration,
+    emotion_segments,
+    format_percent,
+    read_test_confidences,
+)
 from utils.app.loading import load_model
 from utils.data.audio import SAMPLING_RATE, AudioError, read_waveform
 from utils.evaluation.calibration import scale_temperature
@@ -40,12 +48,12 @@ TOKEN = "hf_write"
 
 SCRIPTS = {
     "wav2vec2": ["train_wav2vec2.py", "--emotions", "sad", "angry", "happy", "--num_train_epochs=0"],
-    "cnn": ["train_cnn.py", "--emotions", "sad", "angry", "--epochs=1"],
+    "cnn": ["train_cnn.py", "--emotions", "sad", "angry", "--num_train_epochs=1"],
     "lda": ["train_baselines.py", "--emotions", "sad", "angry", "--models=lda", "--features=mfcc"],
 }
 
 IS_GRADIO_5 = metadata.version("gradio").startswith("5.")
-# Its own page asks for this script, which fits a page into a Space's frame; Gradio 6 no longer does.
+# Gradio 5 loads this script, which fits a page into the frame of a Space; Gradio 6 does not.
 FOREIGN = ["https://cdnjs.cloudflare.com/ajax/libs/iframe-resizer/"] if IS_GRADIO_5 else []
 
 FLAGS = [
@@ -60,14 +68,14 @@ FLAGS = [
 
 
 class Runs:
-    """`runs / name` is a finished run of one of `SCRIPTS`, made when it is first asked for."""
+    """`runs / name` is a finished run of one of `SCRIPTS`, trained at its first use."""
 
     def __init__(self, folder: Path, cache: Path):
         self.folder, self.cache = folder, cache
 
     def __truediv__(self, name: str) -> Path:
         if not (self.folder / name).exists():
-            # train_baselines.py makes a folder with the model's name in it.
+            # train_baselines.py creates a subfolder with the name of the model.
             output = self.folder if name == "lda" else self.folder / name
             options = ["--demo", f"--output_dir={output}", f"--cache_dir={self.cache}"]
             command = [sys.executable, *SCRIPTS[name], *options]
@@ -83,7 +91,7 @@ def runs(tmp_path_factory) -> Runs:
 
 @pytest.fixture(scope="module")
 def clips(runs) -> list[Path]:
-    """Test clips, the first ones of them heard as different emotions."""
+    """Test clips; the first ones have different predictions."""
     table = pd.read_csv(runs / "wav2vec2" / "predictions.csv")
     table = pd.concat([table.drop_duplicates("predicted"), table[::6]])
     paths = [PROJECT / "data" / "demo" / f"Actor_{name[-2:]}" / f"{name}.wav" for name in table["clip"]]
@@ -111,7 +119,7 @@ def browser(start_browser):
 
 @contextlib.contextmanager
 def serving(folder: Path, command: list, cwd: Path, variables: dict):
-    """Yield the address of a page, the folder for its files, and its log."""
+    """Yield the address of a served page, the folder of its files, and its log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -146,18 +154,19 @@ def served(runs, tmp_path_factory):
 
 @contextlib.contextmanager
 def opened(browser, served, width: int = 1280):
-    """Yield the open page; it asks nobody but its own server, keeps no file, and makes no mistakes."""
+    """Yield the open page; afterwards check that it used its own server only, kept no file and had no
+    errors."""
     address, files, _ = served
     page = browser.new_page(viewport={"width": width, "height": 900})
-    asked, mistakes = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    requested, errors = [], []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     yield page
     page.close()
-    assert len(asked) > 3 and not mistakes
+    assert len(requested) > 3 and not errors
     allowed = (address, "data:", "blob:", *FOREIGN)
-    assert not [url for url in asked if not url.startswith(allowed)]
+    assert not [url for url in requested if not url.startswith(allowed)]
     assert files.is_dir() and not left_in(files)
 
 
@@ -169,9 +178,9 @@ def send(page, path: Path) -> None:
     page.locator("#file input[type=file]").set_input_files(path)
 
 
-def answer(page) -> str:
-    expect(page.locator("#answer .answer")).to_be_visible(timeout=60_000)
-    return page.inner_text("#answer .answer")
+def prediction(page) -> str:
+    expect(page.locator("#prediction .prediction")).to_be_visible(timeout=60_000)
+    return page.inner_text("#prediction .prediction")
 
 
 def set_threshold(page, percents: int, number: int = 0) -> None:
@@ -182,9 +191,9 @@ def set_threshold(page, percents: int, number: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def model(runs):
-    """The answer of a run's model to a file, by the public API."""
+    """The prediction of the model of a run for a file, by the public API."""
 
-    def ask(name: str, path: Path) -> dict[str, float]:
+    def predict(name: str, path: Path) -> dict[str, float]:
         run = json.loads((runs / name / "metrics.json").read_text())
         if name not in loaded:
             loaded[name] = load_model(runs / name, run)
@@ -194,11 +203,11 @@ def model(runs):
         return dict(zip(run["emotions"], probabilities[0].tolist(), strict=True))
 
     loaded = {}
-    return ask
+    return predict
 
 
 def bars(page) -> dict[str, int]:
-    rows = page.locator("#answer .bars tr").all()
+    rows = page.locator("#prediction .bars tr").all()
     return {row.locator("th").inner_text(): int(row.inner_text().split()[-2].strip("<>")) for row in rows}
 
 
@@ -206,75 +215,78 @@ def bars(page) -> dict[str, int]:
 # One clip
 
 
-def test_the_page_answers_what_the_model_answers(browser, served, clips, model):
-    answers = set()
+def test_the_page_shows_the_predictions_of_the_model(browser, served, clips, model):
+    predictions = set()
     with opened(browser, served) as page:
         set_threshold(page, 0)
         for clip in clips[:3]:
             expected = model("wav2vec2", clip)
             first = max(expected, key=expected.get)
             send(page, clip)
-            expect(page.locator("#answer .answer")).to_have_text(
-                f"{first}, {predictor.percent(expected[first])}", timeout=60_000
+            expect(page.locator("#prediction .prediction")).to_have_text(
+                f"{first}, {format_percent(expected[first])}", timeout=60_000
             )
             assert bars(page).keys() == expected.keys()
             for emotion, percents in bars(page).items():
                 assert percents == pytest.approx(100 * expected[emotion], abs=1)
-            assert next(iter(bars(page))) == first, "the likeliest comes first"
-            answers.add(first)
+            assert next(iter(bars(page))) == first, "the most probable one is first"
+            predictions.add(first)
             assert not left_in(served[1])
-    assert len(answers) > 1
+    assert len(predictions) > 1
 
 
-def test_it_shows_the_clip_and_the_emotions_along_its_seconds(browser, served, clips, model, tmp_path):
+def test_it_shows_the_clip_and_the_predictions_over_time(browser, served, clips, model, tmp_path):
     two = tmp_path / "two.wav"
     waveforms = [read_waveform(clip) for clip in clips]
     soundfile.write(two, np.concatenate(waveforms)[: 8 * SAMPLING_RATE], SAMPLING_RATE)
     with opened(browser, served) as page:
         send(page, two)
-        answer(page)
-        # 8 s: (8 - 1.5) / 0.25 + 1 windows, whose borders lie between their middles.
-        words = page.inner_text("#along .note")
+        prediction(page)
+        # 8 s: (8 - 1.5) / 0.25 + 1 windows; segments end halfway between window centres.
+        words = page.inner_text("#timeline .note")
         assert "windows of 1.5 s, one every 0.25 s" in words
         found = re.findall(r"(\w+) from ([\d.]+) to ([\d.]+) s", words)
         assert found[0][1] == "0.0" and found[-1][2] == "8.0"
         assert all(one[2] == after[1] for one, after in itertools.pairwise(found))
         assert {emotion for emotion, _, _ in found} <= {"sad", "angry", "happy"}
-        image = page.locator("#along img")
+        image = page.locator("#timeline img")
         assert image.evaluate("image => image.naturalWidth") > 1000
         assert words in image.get_attribute("alt")
-        sound = page.locator("#along audio").get_attribute("src").split(",")[1]
-        heard, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
-        np.testing.assert_allclose(heard, read_waveform(two), atol=1e-4)
+        sound = page.locator("#timeline audio").get_attribute("src").split(",")[1]
+        played, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        np.testing.assert_allclose(played, read_waveform(two), atol=1e-4)
         assert rate == SAMPLING_RATE
 
 
-def test_it_is_not_sure_below_the_threshold_and_says_what_that_costs(browser, served, clips, runs):
+def test_predictions_below_the_threshold_are_uncertain_and_its_coverage_is_shown(
+    browser, served, clips, runs
+):
     test = pd.read_csv(runs / "wav2vec2" / "predictions.csv")
     confidence = test[["p_sad", "p_angry", "p_happy"]].max(axis=1)
     run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
     with opened(browser, served) as page:
         start = int(page.locator(".threshold input[type=number]").first.input_value())
-        assert 0.75 <= (confidence >= start / 100).mean() <= 0.9, "four fifths are answered at the start"
-        assert start == int(100 * run["calibration"]["after"]["answered"][2]["confidence"])
+        assert 0.75 <= (confidence >= start / 100).mean() <= 0.9, "four fifths reach the default threshold"
+        assert start == int(100 * run["calibration"]["after"]["coverage_table"][2]["confidence"])
         send(page, clips[0])
-        answer(page)
+        prediction(page)
         set_threshold(page, 100)
-        expect(page.locator("#answer .answer")).to_have_text(
-            re.compile(r"^I am not sure: \w+ >?\d+ %, \w+ <?\d+ %$")
+        expect(page.locator("#prediction .prediction")).to_have_text(
+            re.compile(r"^Uncertain: \w+ >?\d+ %, \w+ <?\d+ %$")
         )
-        expect(page.locator(".cost").first).to_contain_text(f"So sure it was of none of its {len(test)} test")
+        expect(page.locator(".coverage").first).to_contain_text(f"None of the {len(test)} test clips reached")
         set_threshold(page, 60)
-        sure = confidence >= 0.6
-        right = (test["emotion"] == test["predicted"])[sure].mean()
-        expect(page.locator(".cost").first).to_contain_text(
-            f"of {100 * sure.mean():.0f} % of its {len(test)} test clips; {100 * right:.0f} % of these"
+        confident = confidence >= 0.6
+        correct = (test["emotion"] == test["predicted"])[confident].mean()
+        expect(page.locator(".coverage").first).to_contain_text(
+            f"{100 * confident.mean():.0f} % of the {len(test)} test clips reached this probability; "
+            f"{100 * correct:.0f} % of these were correct"
         )
         set_threshold(page, 0)
-        expect(page.locator("#answer .answer")).to_have_text(re.compile(r"^\w+, >?\d+ %$"))
+        expect(page.locator("#prediction .prediction")).to_have_text(re.compile(r"^\w+, >?\d+ %$"))
 
 
-def test_a_recording_is_heard_and_not_kept(start_browser, served, clips, tmp_path):
+def test_a_recording_is_classified_and_not_kept(start_browser, served, clips, tmp_path):
     voice = tmp_path / "voice.wav"
     soundfile.write(voice, np.tile(read_waveform(clips[0]), 5), SAMPLING_RATE, subtype="PCM_16")
     browser = start_browser(
@@ -286,16 +298,16 @@ def test_a_recording_is_heard_and_not_kept(start_browser, served, clips, tmp_pat
         page.locator("#recording").get_by_role("button", name="Record", exact=True).click()
         page.wait_for_timeout(2500)
         page.locator("#recording").get_by_role("button", name="Stop", exact=True).click()
-        assert re.fullmatch(r"(I am not sure: )?(sad|angry|happy)\W.*%", answer(page))
-        sound = page.locator("#along audio").get_attribute("src").split(",")[1]
-        heard, _ = soundfile.read(io.BytesIO(base64.b64decode(sound)))
-        assert 1 < len(heard) / SAMPLING_RATE < 6 and np.abs(heard).max() > 0.01
+        assert re.fullmatch(r"(Uncertain: )?(sad|angry|happy)\W.*%", prediction(page))
+        sound = page.locator("#timeline audio").get_attribute("src").split(",")[1]
+        played, _ = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        assert 1 < len(played) / SAMPLING_RATE < 6 and np.abs(played).max() > 0.01
         assert not left_in(served[1])
 
 
-def wrong_files(folder: Path) -> dict[str, Path]:
+def invalid_files(folder: Path) -> dict[str, Path]:
     noise = np.random.default_rng(0).normal(0, 0.1, SAMPLING_RATE).astype(np.float32)
-    (folder / "text.wav").write_text("This is no sound. " * 100)
+    (folder / "text.wav").write_text("This is no audio. " * 100)
     (folder / "empty.wav").write_bytes(b"")
     soundfile.write(folder / "silence.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
     soundfile.write(folder / "long.wav", np.tile(noise, 61), SAMPLING_RATE)
@@ -305,27 +317,30 @@ def wrong_files(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-def test_a_wrong_file_gives_a_sentence(browser, served, clips, tmp_path):
+def test_an_invalid_file_gives_an_error_message(browser, served, clips, tmp_path):
     with opened(browser, served) as page:
         send(page, clips[0])
-        answer(page)
-        for name, path in wrong_files(tmp_path).items():
+        prediction(page)
+        for name, path in invalid_files(tmp_path).items():
             with pytest.raises(AudioError) as error:
                 read_waveform(path)
             send(page, path)
-            expect(page.locator("#answer [role=alert]")).to_have_text(
+            expect(page.locator("#prediction [role=alert]")).to_have_text(
                 f"{name}: {error.value}", timeout=30_000
             )
-            assert not page.locator("#answer .answer").count() and not page.locator("#along img").count()
+            assert (
+                not page.locator("#prediction .prediction").count()
+                and not page.locator("#timeline img").count()
+            )
             assert not left_in(served[1])
         send(page, clips[0])
-        answer(page)
-        assert not page.locator("#answer [role=alert]").count()
+        prediction(page)
+        assert not page.locator("#prediction [role=alert]").count()
         assert "Traceback" not in page.content()
 
 
 # ---------------------------------------------------------------------------------------------------
-# Several files, the limits, a telephone
+# Several files, limits, narrow screens
 
 
 def test_several_files_become_a_table_to_download(browser, served, clips, model, tmp_path):
@@ -341,7 +356,7 @@ def test_several_files_become_a_table_to_download(browser, served, clips, model,
         for percents in (100, 0):
             set_threshold(page, percents, 1)
             expect(page.locator("#table tbody")).to_contain_text(
-                "not sure: " if percents else re.compile("^(?!.*not sure: )", re.DOTALL)
+                "uncertain: " if percents else re.compile("^(?!.*uncertain: )", re.DOTALL)
             )
             with page.expect_download() as download:
                 page.get_by_text("Download as CSV").click()
@@ -350,17 +365,17 @@ def test_several_files_become_a_table_to_download(browser, served, clips, model,
         assert "not readable as audio" in page.inner_text("#table tbody tr:nth-child(2)")
     table = tables[0]
     assert table["file"].tolist() == [path.name for path in sent]
-    assert table["sure"].fillna("").tolist() == ["yes", "", "yes", "yes"]
-    assert tables[100]["sure"].fillna("").tolist() == ["no", "", "no", "no"]
+    assert table["confident"].fillna("").tolist() == ["yes", "", "yes", "yes"]
+    assert tables[100]["confident"].fillna("").tolist() == ["no", "", "no", "no"]
     assert table["problem"].notna().tolist() == [False, True, False, False]
     for row, path in ((table.iloc[number], sent[number]) for number in (0, 2, 3)):
         expected = model("wav2vec2", path)
-        assert row["answer"] == max(expected, key=expected.get)
+        assert row["prediction"] == max(expected, key=expected.get)
         for emotion, probability in expected.items():
             assert row[f"p_{emotion}"] == pytest.approx(probability, abs=1e-4)
 
 
-def test_the_models_limits_stand_beside_its_answers(browser, served, runs):
+def test_test_results_and_limits_are_shown(browser, served, runs):
     run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
     low, high = (f"{100 * bound:.1f}" for bound in run["test"]["intervals"]["uar"])
     figures = (
@@ -375,14 +390,14 @@ def test_the_models_limits_stand_beside_its_answers(browser, served, runs):
         assert figures in limits and "It always names one of its 3 emotions" in limits
 
 
-def test_a_telephone_needs_no_scrolling_sideways(browser, served, clips):
+def test_narrow_screens_need_no_horizontal_scrolling(browser, served, clips):
     with opened(browser, served, width=390) as page:
         send(page, clips[0])
-        answer(page)
-        expect(page.locator("#along img")).to_be_visible()
-        narrow = page.locator("#along img").evaluate("image => image.currentSrc.length")
-        assert narrow != page.locator("#along img").evaluate("image => image.src.length"), (
-            "a figure of its own"
+        prediction(page)
+        expect(page.locator("#timeline img")).to_be_visible()
+        narrow = page.locator("#timeline img").evaluate("image => image.currentSrc.length")
+        assert narrow != page.locator("#timeline img").evaluate("image => image.src.length"), (
+            "a separate figure"
         )
         for tab in ("One clip", "Several files", "Limits"):
             page.get_by_role("tab", name=tab).click()
@@ -393,16 +408,16 @@ def test_a_telephone_needs_no_scrolling_sideways(browser, served, clips):
 
 
 def test_it_offers_no_api_and_no_history(served):
-    with urllib.request.urlopen(f"{served[0]}gradio_api/info") as answered:
-        assert json.load(answered)["named_endpoints"] == {}
-    with urllib.request.urlopen(f"{served[0]}config") as answered:
-        config = json.load(answered)
+    with urllib.request.urlopen(f"{served[0]}gradio_api/info") as response:
+        assert json.load(response)["named_endpoints"] == {}
+    with urllib.request.urlopen(f"{served[0]}config") as response:
+        config = json.load(response)
     assert config["analytics_enabled"] is False
     assert IS_GRADIO_5 or config["run_history"] is False  # Gradio 5 has none
 
 
 # ---------------------------------------------------------------------------------------------------
-# What it is made of
+# Parts of the page
 
 
 @pytest.mark.parametrize(
@@ -417,79 +432,79 @@ def test_it_offers_no_api_and_no_history(served):
         (1, "100 %"),
     ],
 )
-def test_only_what_is_certain_is_called_so(share, words):
-    assert predictor.percent(share) == words
+def test_0_and_100_percent_are_exact(share, words):
+    assert format_percent(share) == words
 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"), [(0.3, 1), (1.5, 1), (1.51, 2), (2, 3), (4, 11), (16.25, 60), (60, 60)]
 )
-def test_windows_cover_a_clip_evenly_and_are_never_too_many(seconds, expected):
+def test_windows_cover_a_clip_evenly_and_their_number_is_limited(seconds, expected):
     num_samples = round(seconds * SAMPLING_RATE)
     windows = predictor.window_slices(num_samples)
     assert len(windows) == expected and windows[0].start == 0 and windows[-1].stop == num_samples
     assert {part.stop - part.start for part in windows} == {min(num_samples, 24_000)}
     hops = np.diff([part.start for part in windows])
     assert not len(hops) or hops.max() - hops.min() <= 1
-    assert (hops <= 24_000).all(), "nothing is left out"
+    assert (hops <= 24_000).all(), "the windows overlap or adjoin"
 
 
-def test_a_window_of_silence_says_nothing():
+def test_silent_windows_have_no_prediction():
     waveform = np.random.default_rng(0).normal(0, 0.1, 6 * SAMPLING_RATE).astype(np.float32)
     waveform[2 * SAMPLING_RATE : 4 * SAMPLING_RATE] = 0
-    _, middles, along = predictor.predict_along_time(
+    _, times, probabilities = predictor.predict_over_time(
         lambda clips: np.array([[0.2, 0.8]] * len(clips)), waveform
     )
-    silent = (middles >= 2.75) & (middles <= 3.25)
-    np.testing.assert_array_equal(np.isnan(along).all(axis=1), silent)
+    silent = (times >= 2.75) & (times <= 3.25)
+    np.testing.assert_array_equal(np.isnan(probabilities).all(axis=1), silent)
     assert 0 < silent.sum() < len(silent)
-    assert [name for name, _, _ in predictor.spans(along, ["a", "b"])] == ["b", "silence", "b"]
+    assert [name for name, _, _ in emotion_segments(probabilities, ["a", "b"])] == ["b", "silence", "b"]
 
 
-def test_each_kind_of_model_is_heard_calibrated(runs, clips, model):
+def test_predictions_of_each_kind_of_model_are_calibrated(runs, clips, model):
     for name in ("cnn", "lda", "wav2vec2"):
         run = predictor.read_run(runs / name)
-        whole, _, along = predictor.predict_along_time(
+        probabilities, _, window_probabilities = predictor.predict_over_time(
             predictor.load_predictor(runs / name, run), read_waveform(clips[0])
         )
-        np.testing.assert_allclose(whole, list(model(name, clips[0]).values()), atol=1e-5)
-        np.testing.assert_allclose(along.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(probabilities, list(model(name, clips[0]).values()), atol=1e-5)
+        np.testing.assert_allclose(window_probabilities.sum(axis=1), 1, atol=1e-5)
         assert (predictor.temperature_to_apply(run) == 1) == (name == "wav2vec2"), (
-            "it has its temperature inside"
+            "its weights contain the temperature"
         )
-        confidence = predictor.read_test_confidences(runs / name, run)["confidence"]
-        points = run["calibration"]["after"]["answered"]
+        confidence = read_test_confidences(runs / name, run)["confidence"]
+        points = run["calibration"]["after"]["coverage_table"]
         for point in points:
             assert (confidence >= point["confidence"] - 1e-9).mean() == pytest.approx(point["coverage"])
     del run["calibration"]
-    assert predictor.temperature_to_apply(run) == 1 and predictor.default_threshold(run) == 0.5
-    assert "not calibrated" in predictor.describe_calibration(run)
+    assert predictor.temperature_to_apply(run) == 1 and default_threshold(run) == 0.5
+    assert "not calibrated" in describe_calibration(run)
 
 
-def test_a_page_that_cannot_be_is_one_line(runs, tmp_path, capsys):
+def test_a_missing_or_unsuitable_model_is_a_one_line_error(runs, tmp_path, capsys):
     from space.app import find_model
 
     with pytest.raises(SystemExit) as end:
         find_model("me/missing")
     line = capsys.readouterr().err
     assert end.value.code == 2 and len(line.splitlines()) == 1
-    assert line.startswith("error: me/missing: no run folder, and no model that can be had from the Hub")
+    assert line.startswith("error: me/missing: no run folder, and no model on the Hub that can be downloaded")
     with pytest.raises(InputError, match="expected the folder of a finished run"):
         predictor.read_run(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "space.app", knows_voices(runs, tmp_path)],
+        [sys.executable, "-m", "space.app", speaker_normalised_run(runs, tmp_path)],
         cwd=PROJECT,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and "it has to know a voice from many clips" in done.stderr
+    assert done.returncode == 2 and "it needs many clips of a speaker" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def knows_voices(runs: Runs, folder: Path) -> Path:
-    """Return a copy of a run whose features were standardised over each speaker's clips."""
-    shutil.copytree(runs / "lda", folder / "knows_voices")
-    path = folder / "knows_voices" / "metrics.json"
+def speaker_normalised_run(runs: Runs, folder: Path) -> Path:
+    """Return a copy of a run, marked as trained with features standardised over the clips of each speaker."""
+    shutil.copytree(runs / "lda", folder / "normalised")
+    path = folder / "normalised" / "metrics.json"
     run = json.loads(path.read_text())
     run["model"]["speaker_normalization"] = True
     path.write_text(json.dumps(run))
@@ -515,11 +530,11 @@ def publish(hub, home: Path, *options, expect=0, token=TOKEN) -> str:
 
 
 def pins(*packages: str) -> set[str]:
-    """Requirements for the versions that are installed here, and made the runs."""
+    """Requirements for the installed versions, with which the runs were made."""
     return {f"{package}=={metadata.version(package).split('+')[0]}" for package in packages}
 
 
-def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model, tmp_path):
+def test_a_published_space_runs_without_the_kit(runs, hub, browser, clips, model, tmp_path):
     output = publish(hub, tmp_path, runs / "lda", "--hub_model_id=me/voice", "--space=me/demo")
     assert f"Published: {hub.endpoint}/spaces/me/demo\n" in output
     files = hub.files("me/demo", repo_type="space")
@@ -534,7 +549,7 @@ def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model,
     assert pins("scikit-learn", "skops") <= set(requirements)
     assert not re.search("torch|tensorflow|keras|opensmile", files["requirements.txt"].decode())
 
-    # Another machine, which has the Space and no kit; the model and its code come from the Hub.
+    # A machine with the Space and without the kit: the model and its code come from the Hub.
     space = tmp_path / "space"
     space.mkdir()
     for name, content in files.items():
@@ -544,21 +559,21 @@ def test_a_space_that_was_published_runs_alone(runs, hub, browser, clips, model,
     with serving(tmp_path, ["app.py"], space, variables) as served:
         fetched = [path for _, path, _ in hub.requests if path.startswith("/me/voice/resolve/")]
         assert [path for path in fetched if path.endswith("/model.skops")]
-        assert [path for path in fetched if path.endswith("/utils/listen.py")]
+        assert [path for path in fetched if path.endswith("/utils/app/predictor.py")]
         with opened(browser, served) as page:
             for clip in clips[:2]:
-                page.reload()  # or the answer to the first clip could be taken for that to the second
+                page.reload()  # removes the prediction of the previous clip
                 expect(page.locator("#intro b")).to_have_text("voice")
                 set_threshold(page, 0)
                 expected = model("lda", clip)
                 first = max(expected, key=expected.get)
                 send(page, clip)
-                expect(page.locator("#answer .answer")).to_have_text(
-                    f"{first}, {predictor.percent(expected[first])}", timeout=60_000
+                expect(page.locator("#prediction .prediction")).to_have_text(
+                    f"{first}, {format_percent(expected[first])}", timeout=60_000
                 )
 
 
-def test_a_private_model_has_a_private_page_also_if_that_fails_at_first(runs, hub, tmp_path):
+def test_a_private_model_has_a_private_space_after_a_retry_too(runs, hub, tmp_path):
     hub.fail("POST", "/api/spaces/me/demo/commit/main", status=403)
     options = ["--hub_model_id=me/secret", "--space=demo", "--hub_private_repo"]
     line = publish(hub, tmp_path, runs / "lda", *options, expect=2).strip().splitlines()[-1]
@@ -570,18 +585,18 @@ def test_a_private_model_has_a_private_page_also_if_that_fails_at_first(runs, hu
     assert f"give its page a secret HF_TOKEN that may read it, at {hub.endpoint}/spaces/me/demo" in output
 
 
-def test_a_space_that_cannot_be_is_one_line_and_nothing_is_published(runs, hub, tmp_path):
+def test_an_impossible_space_is_a_one_line_error_and_nothing_is_published(runs, hub, tmp_path):
     options = [runs / "lda", "--hub_model_id=me/voice", "--space=somebody/demo"]
     output = publish(hub, tmp_path, *options, expect=2)
     assert len(output.strip().splitlines()) == 1
     assert "--space somebody/demo: the token of me may not write there" in output
-    assert [len(repo.all_commits) for repo in hub.repos.values()] == [1], "the model's, empty"
+    assert [len(repo.all_commits) for repo in hub.repos.values()] == [1], "the empty one of the model"
     hub.requests.clear()
-    output = publish(hub, tmp_path, knows_voices(runs, tmp_path), "--space=me/demo", expect=2)
-    assert "has to know a voice" in output and not hub.requests
+    output = publish(hub, tmp_path, speaker_normalised_run(runs, tmp_path), "--space=me/demo", expect=2)
+    assert "needs many clips of a speaker" in output and not hub.requests
 
 
-def test_the_spaces_of_other_models_need_their_own_library(runs):
+def test_a_space_requires_the_library_of_its_model(runs):
     from utils.hub.space import space_files
 
     for name, needed, others in (

@@ -44,7 +44,7 @@ def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
 @pytest.fixture(scope="module")
 def demo_runs(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "baselines"
-    assert "not real results" in train(folder, cache, "--demo", "--stress_test")
+    assert "not real results" in train(folder, cache, "--demo", "--robustness=true")
     return folder
 
 
@@ -52,14 +52,14 @@ def demo_runs(tmp_path_factory, cache) -> Path:
 def test_each_baseline_learns_and_leaves_a_whole_run(demo_runs, name):
     folder = demo_runs / name
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").rglob("*.py")}
     assert files - code == {
-        "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
+        "README.md", "metrics.json", "predictions.csv", "unpublished/reference_predictions.npz",
         "train_baselines.py", "model_card.md", "requirements.txt", "model.skops",
         "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
         "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/importance.png",
-        "figures/waveforms.png", "figures/stress.png", "figures/conditions.png",
+        "figures/waveforms.png", "figures/robustness.png", "figures/perturbations.png",
         *(f"figures/explained_{emotion}.png" for emotion in CORPORA["demo"].emotions),
     }  # fmt: skip
     assert code <= files
@@ -144,12 +144,12 @@ def test_killed_and_resumed_the_baselines_end_like_those_that_were_not(
     def refused(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", command_of(tmp_path, cache, *FOLDS, *options)[1:])
         with pytest.raises(InputError) as error:
-            train_baselines.main()
+            train_baselines.main(*train_baselines.parse_arguments(sys.argv[1:]))
         return str(error.value)
 
     assert "knn: holds a finished run" in refused()
-    assert "lr: holds a run that was begun" in refused("--models=lr")
-    assert "was begun with seed 42, now it is 1" in refused("--resume_from_checkpoint", "--seed=1")
+    assert "lr: holds an unfinished run" in refused("--models=lr")
+    assert "was started with seed 42, now it is 1" in refused("--resume_from_checkpoint", "--seed=1")
     output = train(tmp_path, cache, *FOLDS, "--resume_from_checkpoint")
     assert "knn: the run is complete" in output and (tmp_path / "knn" / "README.md").read_text() == card
     assert output.count("was trained and tested before") == 4
@@ -175,7 +175,7 @@ def test_speaker_normalisation_is_marked_and_its_snippet_takes_all_clips_of_a_vo
     train(tmp_path / "runs", cache, *options)
     folder = tmp_path / "runs" / "lda"
     card = (folder / "README.md").read_text()
-    assert "**It has to know the voice.**" in card
+    assert "**It requires several clips of a speaker.**" in card
     assert "(speaker-normalised)" in results_table([read_run(folder)])["run"].item()
 
     predictions = pd.read_csv(folder / "predictions.csv")
@@ -219,10 +219,10 @@ def test_the_same_command_gives_the_same_predictions(demo_runs, tmp_path, cache)
 def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_baselines.py", *options, f"--output_dir={tmp_path}"])
     with pytest.raises(InputError, match=expected):
-        train_baselines.main()
+        train_baselines.main(*train_baselines.parse_arguments(sys.argv[1:]))
 
 
 def test_a_finished_run_is_not_replaced_unless_asked(demo_runs, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_baselines.py", "--demo", f"--output_dir={demo_runs}"])
     with pytest.raises(InputError, match="--overwrite"):
-        train_baselines.main()
+        train_baselines.main(*train_baselines.parse_arguments(sys.argv[1:]))

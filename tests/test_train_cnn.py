@@ -52,22 +52,22 @@ def metrics_of(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory, cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "cnn"
-    assert "not real results" in train(folder, cache, "--demo", "--stress_test")
+    assert "not real results" in train(folder, cache, "--demo", "--robustness=true")
     return folder
 
 
 def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
-    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").glob("*.py")}
+    code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").rglob("*.py")}
     predictions = pd.read_csv(demo_run / "predictions.csv")
     named_rightly = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
     assert files - code == {
-        "README.md", "metrics.json", "predictions.csv", "unpublished/checked_clips.npz",
+        "README.md", "metrics.json", "predictions.csv", "unpublished/reference_predictions.npz",
         "train_cnn.py", "model_card.md", "requirements.txt", "model.keras",
         "figures/coverage.png", "figures/genders_demo.png", "figures/intensity_demo.png",
         "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/learning_curves.png",
-        "figures/waveforms.png", "figures/model.png", "figures/stress.png", "figures/conditions.png",
+        "figures/waveforms.png", "figures/model.png", "figures/robustness.png", "figures/perturbations.png",
         *(f"figures/explained_{emotion}.png" for emotion in named_rightly),
     }  # fmt: skip
     assert code <= files
@@ -75,8 +75,8 @@ def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
     assert metrics["test"]["clips"] == 120 and metrics["test"]["intervals"]["uar"][0] > 2 / 8
     assert metrics["training"]["history"][0]["eval_uar"] < metrics["validation"]["uar"]
     card = (demo_run / "README.md").read_text()
-    assert "library_name: keras" in card and "### What it withstands" in card
-    assert all(sentence in card for sentence in metrics["stress"]["limitations"])
+    assert "library_name: keras" in card and "### Robustness" in card
+    assert all(sentence in card for sentence in metrics["robustness"]["limitations"])
 
 
 def test_the_cards_snippet_needs_keras_alone_and_gives_the_reports_probabilities(demo_run, tmp_path):
@@ -124,7 +124,7 @@ def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tm
     assert not (folder / "README.md").exists(), "a killed run must not look finished"
     before_kill = [json.loads(line) for line in history.read_text().splitlines()]
 
-    assert "begun" in train(folder, cache, "--demo", expect=2)
+    assert "unfinished" in train(folder, cache, "--demo", expect=2)
     output = train(folder, cache, "--demo", "--resume_from_checkpoint")
     assert "Epoch 1/" not in output
     assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
@@ -138,7 +138,7 @@ def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tm
 
 
 def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp_path, cache):
-    train(tmp_path / "run", cache, "--demo", "--protocol=folds", "--epochs=1", "--emotions", "sad", "angry")
+    train(tmp_path / "run", cache, "--demo", "--protocol=folds", "--num_train_epochs=1", "--emotions", "sad", "angry")
     metrics = metrics_of(tmp_path / "run")
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert len(predictions) == 128 and predictions["clip"].is_unique
@@ -152,7 +152,7 @@ def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp
     ("options", "expected"),
     [
         (["--corpora=ravdes"], "ravdes"),
-        (["--epochs=many"], "many"),
+        (["--num_train_epochs=many"], "many"),
         (["--demo", "--protocol=cross-corpus"], "at least two --corpora"),
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
     ],
@@ -160,13 +160,13 @@ def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp
 def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_cnn.py", *options, f"--output_dir={tmp_path / 'run'}"])
     with pytest.raises(InputError, match=expected):
-        train_cnn.main()
+        train_cnn.main(*train_cnn.parse_arguments(sys.argv[1:]))
 
 
 def test_a_finished_run_is_not_replaced_unless_asked(demo_run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_cnn.py", "--demo", f"--output_dir={demo_run}"])
     with pytest.raises(InputError, match="--overwrite"):
-        train_cnn.main()
+        train_cnn.main(*train_cnn.parse_arguments(sys.argv[1:]))
 
 
 # ---- Batches ----

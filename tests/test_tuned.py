@@ -1,4 +1,4 @@
-"""Training what is tuned on what the frozen part said once is training the whole model.
+"""Training the last layers on stored outputs of the frozen layers equals training the whole model.
 
 Run: python -m pytest tests/test_tuned.py
 """
@@ -10,16 +10,17 @@ from datasets import Dataset
 from test_encoder import build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
-from utils.encoders.embeddings import embed, hidden_states, layer_means
+from utils.encoders.embeddings import embed
 from utils.encoders.frames import Frames
 from utils.encoders.freezing import count_frames, exclude_last_state, freeze_all_but_last, num_used_layers
-from utils.encoders.partial_model import MAX_PADDING, FrozenClips, TunedLayers, alike
+from utils.encoders.hidden_states import hidden_states, layer_means
+from utils.encoders.partial_model import MAX_PADDING, FrozenClips, TunedLayers, similar_length_groups
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=False)
 
 
-def frozen_part(model, clip: torch.Tensor, num_frozen: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the tuned layers hear of a clip."""
+def frozen_outputs(model, clip: torch.Tensor, num_frozen: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the frames and means of a clip as in `FrozenClips`."""
     states, num_frames = hidden_states(model, [clip], num_frozen + 1)
     means = layer_means(states[: num_frozen + 1], num_frames)
     return states[num_frozen][0].clone(), means[0].clone()
@@ -34,36 +35,36 @@ def test_logits_and_gradients_are_those_of_the_whole_model(encoder, num_layers):
     torch.nn.init.normal_(model.layer_weights)
     exclude_last_state(model)
     freeze_all_but_last(model, num_layers)
-    clips = random_clips(16_000, 15_000, 9_000, 16_000)  # all but one share a pass
+    clips = random_clips(16_000, 15_000, 9_000, 16_000)  # all but one share a forward pass
     whole = torch.cat([model(clip[None]).logits for clip in clips])
     whole.square().sum().backward()
     expected = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
 
     tuned = TunedLayers(model, num_layers)
-    logits = tuned([frozen_part(model, clip, num_used - num_layers) for clip in clips])
+    logits = tuned([frozen_outputs(model, clip, num_used - num_layers) for clip in clips])
     torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-4)
     logits.square().sum().backward()
-    told = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-    assert set(told) == set(expected)
+    gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+    assert set(gradients) == set(expected)
     for name, gradient in expected.items():
-        torch.testing.assert_close(told[name], gradient, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-4, rtol=1e-3)
 
 
-def test_it_has_the_weights_that_learn_and_no_others():
+def test_its_parameters_are_the_trainable_ones_of_the_model():
     model = build("wavlm")
     freeze_all_but_last(model, 1)
     tuned = dict(TunedLayers(model, 1).named_parameters())
-    learning = {name for name, each in model.named_parameters() if each.requires_grad}
+    trainable = {name for name, each in model.named_parameters() if each.requires_grad}
     assert {id(each) for each in tuned.values()} == {
-        id(dict(model.named_parameters())[name]) for name in learning
+        id(dict(model.named_parameters())[name]) for name in trainable
     }
 
 
-def test_clips_of_like_length_share_a_pass_with_little_padding():
+def test_clips_of_similar_length_share_a_pass_with_little_padding():
     generator = np.random.default_rng(0)
     lengths = generator.integers(50, 260, size=100).tolist()
-    groups = list(alike(lengths))
+    groups = list(similar_length_groups(lengths))
     assert sorted(row for group in groups for row in group) == list(range(100))
     assert len(groups) < 40
     for group in groups:
@@ -71,7 +72,7 @@ def test_clips_of_like_length_share_a_pass_with_little_padding():
         assert max(own) * len(own) <= (1 + MAX_PADDING) * sum(own)
 
 
-class Layers:
+class LayerCounter:
     """Counts how often each transformer layer runs."""
 
     def __init__(self, model):
@@ -84,7 +85,7 @@ class Layers:
 
 
 @every_encoder
-def test_one_pass_gives_means_and_frames_and_where_the_means_are_known_it_is_shorter(encoder, tmp_path):
+def test_one_pass_computes_means_and_frames_and_with_cached_means_runs_fewer_layers(encoder, tmp_path):
     model = build(encoder)
     lengths = [8_000, 6_000, 7_000]
     clips = random_clips(*lengths)
@@ -93,24 +94,24 @@ def test_one_pass_gives_means_and_frames_and_where_the_means_are_known_it_is_sho
 
     def encode(name: str, num_frozen: int = 1) -> tuple[np.ndarray, Frames, list[int]]:
         frames = Frames(tmp_path / name, num_frozen, count_frames(model, lengths), 32)
-        layers = Layers(model)
+        layers = LayerCounter(model)
         means = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "cache", frames)
         return means, frames, layers.counts
 
     means, frames, counts = encode("first")
     assert counts == [3, 3, 3]
     again, same, counts = encode("second")
-    assert counts == [3, 3, 0]  # one more than is frozen
+    assert counts == [3, 3, 0]  # one more than is frozen: its input is recorded
     np.testing.assert_array_equal(again, means)
     for row, clip in enumerate(clips):
-        expected, expected_means = frozen_part(model, clip, 1)
+        expected, expected_means = frozen_outputs(model, clip, 1)
         np.testing.assert_allclose(frames[row], expected, atol=1e-5)
         np.testing.assert_array_equal(same[row], frames[row])
-        heard = FrozenClips(frames, means, np.array([row]), [2])[0]
-        np.testing.assert_allclose(heard["input_values"][1], expected_means, atol=1e-5)
-        assert heard["label"] == 2
+        item = FrozenClips(frames, means, np.array([row]), [2])[0]
+        np.testing.assert_allclose(item["input_values"][1], expected_means, atol=1e-5)
+        assert item["label"] == 2
 
-    same._done[1] = 0  # as after a kill
+    same._is_filled[1] = 0  # as in a killed pass
     same.values[:] = 0
     *_, counts = encode("second")
     assert counts == [1, 1, 0]

@@ -1,9 +1,10 @@
-"""Several run folders come in; one table, paired tests and an ensemble of them go out.
+"""Compare finished runs: a table of results with an ensemble, and paired significance tests.
 
     python -m utils.compare runs/a runs/b --output_dir runs/comparison
 
-Runs that were not tested on the same clips under the same labels and the same split are refused. A run
-with `--protocol random` beside one of the same model is shown for what it is: how much the split gave it.
+All runs must have the same test clips, emotions and split; others are refused. Runs with `--protocol random`
+are not ranked: the inflation of their UAR is shown beside the UAR of the same model on a speaker-independent
+split. UAR: unweighted average recall, the mean of the per-emotion recalls.
 """
 
 import argparse
@@ -18,15 +19,24 @@ import numpy as np
 import pandas as pd
 
 from utils.evaluation.intervals import uar_difference
-from utils.report.predictions import read_predictions, score_predictions
 from utils.report.plots import plot_comparison
+from utils.report.predictions import read_predictions, score_predictions
 from utils.report.style import save_figure
 from utils.runtime import InputError, logger, refuse_arguments, run_script, write_text
+
+ENSEMBLE = "ensemble (mean of probabilities)"
+INFLATION = "inflation by the random split (points)"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder's name, metrics.json and predictions.csv, sorted by clip."""
+    """A finished run.
+
+    Attributes:
+        name: of its folder.
+        metrics: metrics.json.
+        predictions: predictions.csv, sorted by corpus and clip.
+    """
 
     name: str
     metrics: dict
@@ -34,36 +44,40 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder.
+    """Read the folder of a run.
 
     Raises:
-        InputError: it is not there or not complete.
+        InputError: the folder does not exist or is not complete.
     """
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         predictions = read_predictions(folder / "predictions.csv")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: expected the folder of a finished run ({error})") from None
-    # runs/leak/svm_rbf and runs/baselines/svm_rbf are two runs.
+    # With the parent folder: runs/random/svm_rbf and runs/folds/svm_rbf need different names.
     parent, name = folder.resolve().parent.name, folder.resolve().name
     name = name if parent == "runs" else f"{parent}/{name}"
     return Run(name, metrics, predictions.sort_values(["corpus", "clip"], ignore_index=True))
 
 
 def check_comparable(runs: list[Run]) -> None:
-    """Refuse runs whose figures do not belong into one table, and say why."""
+    """Raise InputError if the scores of the runs are not comparable."""
     first = runs[0]
     for run in runs[1:]:
-        for key, words in (("emotions", "emotions"), ("protocol", "protocol"), ("split_digest", "split")):
+        for key, description in (
+            ("emotions", "emotions"),
+            ("protocol", "protocols"),
+            ("split_digest", "splits"),
+        ):
             if run.metrics[key] != first.metrics[key]:
                 raise InputError(
-                    f"{first.name} and {run.name} cannot be compared: another {words} "
-                    f"({first.metrics[key]} against {run.metrics[key]})"
+                    f"{first.name} and {run.name} cannot be compared: they have different {description} "
+                    f"({first.metrics[key]} and {run.metrics[key]})"
                 )
 
 
 def ensemble(runs: list[Run]) -> pd.DataFrame:
-    """Return the predictions of the mean of the runs' probabilities."""
+    """Return predictions by the mean of the probabilities of the runs, in the format of predictions.csv."""
     emotions = runs[0].metrics["emotions"]
     columns = [f"p_{emotion}" for emotion in emotions]
     predictions = runs[0].predictions.copy()
@@ -73,22 +87,23 @@ def ensemble(runs: list[Run]) -> pd.DataFrame:
 
 
 def results_table(runs: list[Run]) -> pd.DataFrame:
-    """Return a row per run, best UAR first, and last the ensemble if there are several."""
+    """Return a row per run, sorted by UAR, and for several runs a last row for their ensemble."""
     emotions = runs[0].metrics["emotions"]
     rows = [
-        _row(_marked_name(run), run.metrics["test"], run.metrics) | _fold_columns(run.predictions, emotions)
+        _result_row(_display_name(run), run.metrics["test"], run.metrics)
+        | _fold_columns(run.predictions, emotions)
         for run in runs
     ]
     rows.sort(key=lambda row: -row["UAR %"])
     if len(runs) > 1:
-        together = ensemble(runs)
-        scores = score_predictions(together, emotions)
-        rows.append(_row("mean of all", scores, None) | _fold_columns(together, emotions))
+        predictions = ensemble(runs)
+        row = _result_row(ENSEMBLE, score_predictions(predictions, emotions), None)
+        rows.append(row | _fold_columns(predictions, emotions))
     return pd.DataFrame(rows)
 
 
 def _fold_columns(predictions: pd.DataFrame, emotions: list[str]) -> dict:
-    """Return the UAR of each fold where they are two or three: each is a direction or a speaker."""
+    """Return the UAR of each fold if there are two or three (a test corpus or a test speaker each)."""
     folds = dict(list(predictions.groupby("fold", sort=True)))
     if len(folds) not in (2, 3):
         return {}
@@ -100,12 +115,13 @@ def _fold_columns(predictions: pd.DataFrame, emotions: list[str]) -> dict:
     return {f"UAR % {name}": round(100 * value, 1) for name, value in uar.items()}
 
 
-def _marked_name(run: Run) -> str:
-    """Say of a run that heard more of its test speakers than the clip in question."""
+def _display_name(run: Run) -> str:
+    """Return the name of a run, marked if its predictions depend on other clips of the test speaker."""
     return run.name + (" (speaker-normalised)" if run.metrics["model"].get("speaker_normalization") else "")
 
 
-def _row(name: str, scores: dict, metrics: dict | None) -> dict:
+def _result_row(name: str, scores: dict, metrics: dict | None) -> dict:
+    """Return a row of `results_table`; `metrics` is None for the ensemble."""
     interval = scores["intervals"]["uar"]
     return {
         "run": name,
@@ -121,8 +137,11 @@ def _row(name: str, scores: dict, metrics: dict | None) -> dict:
 
 
 def paired_tests(runs: list[Run]) -> pd.DataFrame:
-    """Return a row per pair of runs: McNemar's test over clips (exact, Holm-corrected over the pairs) and
-    the interval over speakers of the difference of their UAR."""
+    """Return a row per pair of runs with two paired tests.
+
+    McNemar's test over clips is exact, and corrected for the number of pairs by Holm's method. The interval
+    of the difference in UAR is that of `uar_difference`, over speakers.
+    """
     from statsmodels.stats.contingency_tables import mcnemar
     from statsmodels.stats.multitest import multipletests
 
@@ -131,8 +150,8 @@ def paired_tests(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for first, second in itertools.combinations(runs, 2):
         truth = first.predictions["emotion"]
-        right = [(run.predictions["predicted"] == truth).to_numpy() for run in (first, second)]
-        table = [[np.sum(a & b) for b in (right[1], ~right[1])] for a in (right[0], ~right[0])]
+        correct = [(run.predictions["predicted"] == truth).to_numpy() for run in (first, second)]
+        table = [[np.sum(a & b) for b in (correct[1], ~correct[1])] for a in (correct[0], ~correct[0])]
         interval = uar_difference(
             truth.map(labels),
             *(run.predictions["predicted"].map(labels) for run in (first, second)),
@@ -155,25 +174,27 @@ def paired_tests(runs: list[Run]) -> pd.DataFrame:
 
 
 def inflation_by_random_split(runs: list[Run], random_runs: list[Run]) -> pd.DataFrame:
-    """Return a row per random-split run that has a speaker-independent run of the same model."""
+    """Return a row per pair of a random-split run and a speaker-independent run of the same model."""
     rows = []
-    for leaky, honest in itertools.product(random_runs, runs):
+    for random_run, run in itertools.product(random_runs, runs):
         if all(
-            _same(leaky.metrics, honest.metrics, key) for key in ("script", "emotions", "model", "corpora")
+            _is_equal(random_run.metrics, run.metrics, key)
+            for key in ("script", "emotions", "model", "corpora")
         ):
-            flattered, true = (100 * run.metrics["test"]["uar"] for run in (leaky, honest))
+            random_uar, uar = (100 * each.metrics["test"]["uar"] for each in (random_run, run))
             rows.append(
                 {
-                    "run": leaky.name,
-                    "UAR % on a random split": round(flattered, 1),
-                    f"UAR % of the same model under `{honest.metrics['protocol']}`": round(true, 1),
-                    "points that are the split's": round(flattered - true, 1),
+                    "run": random_run.name,
+                    "UAR % on a random split": round(random_uar, 1),
+                    f"UAR % of the same model under `{run.metrics['protocol']}`": round(uar, 1),
+                    INFLATION: round(random_uar - uar, 1),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _same(first: dict, second: dict, key: str) -> bool:
+def _is_equal(first: dict, second: dict, key: str) -> bool:
+    """Return whether two metrics.json agree in a key, of the model and the corpora only in their names."""
     if key == "model":
         return all(
             first[key].get(name) == second[key].get(name)
@@ -185,7 +206,7 @@ def _same(first: dict, second: dict, key: str) -> bool:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown; p-values with three significant digits."""
+    """Return a table in Markdown, with p-values (columns "... p") to three significant digits."""
     table = table.copy()
     for name in table.columns:
         if name.endswith(" p"):
@@ -196,7 +217,11 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def update_between_markers(path: Path, marker: str, text: str) -> None:
-    """Replace what stands between `<!-- marker -->` and `<!-- /marker -->` in a file."""
+    """Replace the text between `<!-- marker -->` and `<!-- /marker -->` in a file.
+
+    Raises:
+        InputError: the file does not have these markers.
+    """
     page = path.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {re.escape(marker)} -->\n).*?(<!-- /{re.escape(marker)} -->)", re.DOTALL)
     if not pattern.search(page):
@@ -210,22 +235,26 @@ def main() -> None:
     )
     parser.error = refuse_arguments
     parser.add_argument("runs", nargs="+", help="run folders")
-    parser.add_argument("--output_dir", default="runs/comparison", help="table.md, table.csv, bars.png")
-    parser.add_argument("--update", help="a Markdown file; the table goes between its markers")
-    parser.add_argument("--marker", help="name of those markers: <!-- NAME --> ... <!-- /NAME -->")
+    parser.add_argument(
+        "--output_dir", default="runs/comparison", help="for table.md, table.csv and bars.png"
+    )
+    parser.add_argument("--update", help="a Markdown file in which the table is replaced")
+    parser.add_argument(
+        "--marker", help="name of the markers around that table: <!-- NAME --> ... <!-- /NAME -->"
+    )
     args = parser.parse_args(sys.argv[1:])
     if bool(args.update) != bool(args.marker):
         raise InputError("--update and --marker: give both or neither")
-    everything = [read_run(Path(folder)) for folder in args.runs]
-    random_runs = [run for run in everything if run.metrics["protocol"] == "random"]
-    runs = [run for run in everything if run not in random_runs] or random_runs
+    all_runs = [read_run(Path(folder)) for folder in args.runs]
+    random_runs = [run for run in all_runs if run.metrics["protocol"] == "random"]
+    runs = [run for run in all_runs if run not in random_runs] or random_runs
     check_comparable(runs)
 
     table = results_table(runs)
     tests = [markdown(paired_tests(runs))] if len(runs) > 1 else []
-    split_gains = inflation_by_random_split(runs, random_runs) if runs is not random_runs else []
-    leaked = [markdown(split_gains)] if len(split_gains) else []
-    text = "\n\n".join([markdown(table), *tests, *leaked])
+    inflation = inflation_by_random_split(runs, random_runs) if runs is not random_runs else []
+    inflation = [markdown(inflation)] if len(inflation) else []
+    text = "\n\n".join([markdown(table), *tests, *inflation])
     logger.info("%s", text)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -234,7 +263,7 @@ def main() -> None:
     scores = {run.name: run.metrics["test"] for run in runs}
     save_figure(plot_comparison(scores, len(runs[0].metrics["emotions"])), output_dir / "bars.png")
     if args.update:
-        text = "\n\n".join([markdown(table), *leaked])
+        text = "\n\n".join([markdown(table), *inflation])
         update_between_markers(Path(args.update), args.marker, text)
     logger.info("Written to %s", output_dir)
 

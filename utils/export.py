@@ -1,4 +1,4 @@
-"""Write the ONNX files of a finished run, in float32 and in 8 bits, and add the comparison to its card.
+"""Export the classifier of a finished run to ONNX, in float32 and in 8 bits, and update its card.
 
 python -m utils.export runs/wav2vec2
 """
@@ -27,17 +27,18 @@ def main() -> None:
     if run["model"]["library"] != "transformers":
         raise InputError(f"{folder}: is a run of {run['script']}; expected one of train_wav2vec2.py")
     waveforms, _ = load_reference_predictions(folder)
-    stored = export_onnx(folder, waveforms[::2])
-    run["onnx"] = compare_onnx(folder, waveforms[1::2]) | {"convolutions": stored}  # on others than it tried
+    # Half of the clips for the export, the other half for the comparison.
+    convolutions = export_onnx(folder, waveforms[::2])
+    run["onnx"] = compare_onnx(folder, waveforms[1::2]) | {"convolutions": convolutions}
     write_json(folder / "metrics.json", run)
     write_card(folder)
-    facts = run["onnx"]["int8"]
+    int8 = run["onnx"]["int8"]
     logger.info(
-        "%s: %.1f MB in 8 bits, %.1f times as fast, the same answer on %.1f %% of %d clips. Card: %s",
+        "%s: %.1f MB in 8 bits, %.1f times as fast, the same prediction for %.1f %% of %d clips. Card: %s",
         folder / "onnx",
-        facts["mb"],
-        facts["times_faster"],
-        100 * facts["agreement"],
+        int8["mb"],
+        int8["times_faster"],
+        100 * int8["agreement"],
         run["onnx"]["clips"],
         folder / "README.md",
     )

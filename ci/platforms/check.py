@@ -56,7 +56,7 @@ STEPS = {
     "wav2vec2 --export onnx": [*WAV2VEC2, "--export=onnx", "--output_dir=runs/wav2vec2"],
     "wav2vec2 --augment": [*WAV2VEC2, "--augment", "--output_dir=runs/augmented"],
     "wav2vec2, LoRA": [*WAV2VEC2, "--parameter_efficient=lora", "--output_dir=runs/lora"],
-    "cnn": ["train_cnn.py", *DEMO, "--epochs=2", "--output_dir=runs/cnn"],
+    "cnn": ["train_cnn.py", *DEMO, "--num_train_epochs=2", "--output_dir=runs/cnn"],
     "baselines": ["train_baselines.py", *DEMO, "--output_dir=runs/baselines"],
     "page": [*PYTEST, "tests/test_space.py", "-k", "shows_the_clip"],
     "notebook": [*PYTEST, "tests/test_notebooks.py", "-k", "whole[{notebook}]"],

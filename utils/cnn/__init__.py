@@ -1,1 +1,19 @@
-"""What training a Keras network needs (TensorFlow): batches, callbacks, Grad-CAM."""
+"""Training of Keras networks on waveforms: batches, callbacks and Grad-CAM (TensorFlow)."""
+
+from utils.cnn.augmentation import SpectrogramAugmentation
+from utils.cnn.batches import TrainingSegments, WholeClips
+from utils.cnn.description import describe_layers, select_device, to_history
+from utils.cnn.grad_cam import grad_cam
+from utils.cnn.training import ResumableTraining, WeightAverage
+
+__all__ = [
+    "ResumableTraining",
+    "SpectrogramAugmentation",
+    "TrainingSegments",
+    "WeightAverage",
+    "WholeClips",
+    "describe_layers",
+    "grad_cam",
+    "select_device",
+    "to_history",
+]

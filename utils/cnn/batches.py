@@ -3,6 +3,7 @@
 import itertools
 import os
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,34 +16,35 @@ from utils.data.decoding import Waveforms
 from utils.data.speech import speech_part
 
 LEVEL = 0.05
-"""RMS of the speech in every training clip, full scale = 1: those that are mixed are equally loud."""
+"""RMS of the speech in every training clip, full scale = 1: mixup combines clips of equal loudness."""
 
 NUM_WORKERS = max(2, os.cpu_count() or 1)
-"""Threads that make batches. With one, Keras leaves the queue to tf.data, which idles for two seconds at the
+"""Threads that prepare batches. With one worker, Keras uses tf.data, which is idle for two seconds at the
 start of each epoch."""
 
-_LEVELLED_TOGETHER = 64
-"""Clips that are read at a time: 15 MB."""
+_CLIPS_PER_READ = 64
+"""Number of clips that are in memory at a time before training: 15 MB."""
 
 
 class TrainingSegments(keras.utils.PyDataset):
-    """Draws every clip once an epoch; the last batch is filled up with clips that come twice.
+    """Segments of the training clips, every clip once per epoch; repeated clips fill the last batch.
 
-    A batch is `waveforms` (batch_size, num_samples), soft `targets` (batch_size, num_emotions) and
-    `weights` (batch_size,), all float32. Its randomness comes from `(seed, epoch, batch)` alone; the
-    callback `ResumableTraining` tells the epoch.
+    A batch is `waveforms` (batch_size, num_samples), soft `targets` (batch_size, num_emotions) and sample
+    `weights` (batch_size,), all float32. Its randomness depends only on `(seed, epoch, batch)`;
+    `ResumableTraining` sets the epoch.
 
     Args:
-        dataset: a split of `dataset.build_dataset`.
+        dataset: a split of `build_dataset`.
         batch_size: clips per step.
-        num_samples: length of a segment; shorter clips stand somewhere in silence.
-        num_emotions: classes.
-        mixup: parameter of the Beta distribution of the shares in which two clips are mixed, 0 for none
-            (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization").
-        label_smoothing: share of the target that all emotions have alike.
-        seed: of order, cuts, augmentation and mixing.
-        folder: on whose disk the levelled speech is kept meanwhile, nameless and mapped into memory: 0.1 MB a
-            clip, too much to hold of a large corpus. By default that of temporary files.
+        num_samples: length of a segment. Longer clips are cropped at a random position, shorter clips are
+            padded with silence on both sides.
+        num_emotions: number of classes.
+        mixup: parameter of the Beta distribution of the mixing weight of two clips; 0 turns mixup off (Zhang
+            et al. 2018, "mixup: Beyond Empirical Risk Minimization").
+        label_smoothing: share of the target that is distributed evenly over all emotions.
+        seed: of the order, crops, augmentation and mixing.
+        folder: where the normalised speech is stored in a nameless, memory-mapped temporary file of 0.1 MB
+            per clip; by default the system's folder for temporary files.
     """
 
     def __init__(
@@ -57,16 +59,7 @@ class TrainingSegments(keras.utils.PyDataset):
         folder: Path | None = None,
     ):
         super().__init__(workers=NUM_WORKERS)
-        lengths = []
-        with tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(os.cpu_count()) as threads:
-            clips = iter(Waveforms(dataset))
-            while batch := list(itertools.islice(clips, _LEVELLED_TOGETHER)):
-                for speech, _ in threads.map(speech_part, batch):  # NumPy works outside Python's global lock
-                    file.write(LEVEL * speech)
-                    lengths.append(len(speech))
-            file.flush()
-            self.samples = np.memmap(file, np.float32, "r")
-        self.ends = np.cumsum(lengths)
+        self.samples, self.ends = _map_normalized_speech(Waveforms(dataset), folder)
         labels = np.asarray(dataset["label"])
         self.targets = np.eye(num_emotions, dtype=np.float32)[labels] * (1 - label_smoothing)
         self.targets += label_smoothing / num_emotions
@@ -90,9 +83,9 @@ class TrainingSegments(keras.utils.PyDataset):
         if self.mixup:
             share = generator.beta(self.mixup, self.mixup, size=len(rows)).astype(np.float32)
             share = np.maximum(share, 1 - share)
-            other = generator.permutation(len(rows))
+            partner = generator.permutation(len(rows))
             waveforms, targets, weights = (
-                (share * values.T + (1 - share) * values[other].T).T
+                (share * values.T + (1 - share) * values[partner].T).T
                 for values in (waveforms, targets, weights)
             )
         return waveforms, targets, weights
@@ -101,21 +94,26 @@ class TrainingSegments(keras.utils.PyDataset):
         return np.array(self.samples[self.ends[row - 1] if row else 0 : self.ends[row]])
 
     def _segment(self, waveform: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        # Where it stands is drawn below; a shift would cut speech off.
+        # No shift: it would cut off speech, and the position in the segment is random anyway.
         waveform = augment(waveform, generator, SAMPLING_RATE, max_shift_seconds=0)
-        room = self.num_samples - len(waveform)
-        if room <= 0:
-            start = generator.integers(1 - room)
+        num_missing = self.num_samples - len(waveform)
+        if num_missing <= 0:
+            start = generator.integers(1 - num_missing)
             return waveform[start : start + self.num_samples]
-        before = generator.integers(room + 1)
-        return np.pad(waveform, (before, room - before))
+        num_before = generator.integers(num_missing + 1)
+        return np.pad(waveform, (num_before, num_missing - num_before))
 
 
 class WholeClips(keras.utils.PyDataset):
-    """Clips as they are, those of like length together, filled up with silence to the longest of a batch.
+    """Whole clips in batches of similar length, padded with silence to the longest clip of the batch.
 
-    A batch is waveforms, one-hot targets and weights as in `TrainingSegments`; under these weights the
-    accuracy is the UAR.
+    A batch is waveforms, one-hot targets and sample weights as in `TrainingSegments`. With these weights the
+    accuracy is the UAR (unweighted average recall, the mean of the per-emotion recalls).
+
+    Args:
+        dataset: a split of `build_dataset`.
+        num_emotions: number of classes.
+        batch_size: maximum number of clips per batch.
     """
 
     def __init__(self, dataset, num_emotions: int, batch_size: int = 32):
@@ -141,6 +139,25 @@ class WholeClips(keras.utils.PyDataset):
 
 
 def balanced_weights(labels: np.ndarray, num_emotions: int) -> np.ndarray:
-    """Return a weight per clip, float32, so that every emotion weighs the same and the mean is 1."""
+    """Return sample weights, float32 (num_clips,), with equal totals for all emotions and mean 1."""
     counts = np.bincount(labels, minlength=num_emotions)
     return (len(labels) / (np.count_nonzero(counts) * counts[labels])).astype(np.float32)
+
+
+def _map_normalized_speech(waveforms: Iterable, folder: Path | None) -> tuple[np.memmap, np.ndarray]:
+    """Store the speech of all clips, at the RMS `LEVEL`, in a temporary file.
+
+    Returns:
+        samples: float32, the clips one after the other, memory-mapped.
+        ends: the end of each clip in `samples`.
+    """
+    lengths = []
+    with tempfile.TemporaryFile(dir=folder) as file, ThreadPoolExecutor(os.cpu_count()) as threads:
+        clips = iter(waveforms)
+        while batch := list(itertools.islice(clips, _CLIPS_PER_READ)):
+            for speech, _ in threads.map(speech_part, batch):  # NumPy releases the global interpreter lock
+                file.write(LEVEL * speech)
+                lengths.append(len(speech))
+        file.flush()
+        samples = np.memmap(file, np.float32, "r")
+    return samples, np.cumsum(lengths)

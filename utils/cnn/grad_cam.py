@@ -1,5 +1,4 @@
-"""A Keras classifier that begins with its own spectrogram and a clip come in; where in time and frequency the
-classifier found an emotion goes out (TensorFlow)."""
+"""Grad-CAM for a Keras classifier that computes its own spectrogram (TensorFlow)."""
 
 import keras
 import numpy as np
@@ -7,37 +6,39 @@ import tensorflow as tf
 
 
 def grad_cam(classifier: keras.Model, waveform: np.ndarray, label: int) -> dict[str, np.ndarray]:
-    """Weigh the channels of the last map of time and frequency by what each adds to an emotion's logit.
+    """Compute where in time and frequency the evidence for an emotion lies.
 
-    Gradient-weighted class activation mapping (Selvaraju et al. 2017, "Grad-CAM"): a channel's weight is the
-    mean gradient of the logit over all places, and only what speaks for the emotion is kept. A cell of the
-    map is as coarse as the pooling before that map, and what later layers do with time is not in it.
+    Gradient-weighted class activation mapping (Selvaraju et al. 2017, "Grad-CAM"): the channels of the last
+    feature map over time and frequency are summed, each weighted by the mean gradient of the logit over all
+    positions; negative sums are set to 0. The resolution is that of this feature map, after pooling. What
+    later layers do with time is not shown.
 
     Args:
-        classifier: waveform -> a model that ends in `bands` (1, num_frames, num_bands, 1) and others -> a
+        classifier: waveform -> a model whose outputs include `bands` (1, num_frames, num_bands, 1) -> a
             network that ends in a `Dense` layer with softmax.
         waveform: float32 (num_samples,).
-        label: of the emotion, usually the one that the classifier names.
+        label: of the emotion, usually the predicted one.
 
     Returns:
-        `bands` (num_frames, num_bands), as the network is given them; `heat` of that shape, 0 to 1 (all 0
-        where nothing speaks for the emotion); `hertz` (num_bands,), the middle of each band; `hop_seconds`.
+        `bands` (num_frames, num_bands), the input of the network; `heat` of the same shape, 0 to 1 (all 0
+        without positive evidence); `hertz` (num_bands,), the centre frequency of each band; `hop_seconds`,
+        the time between frames.
     """
     spectrogram, network = (layer for layer in classifier.layers if isinstance(layer, keras.Model))
     mel = next(layer for layer in spectrogram.layers if isinstance(layer, keras.layers.MelSpectrogram))
-    last = network.layers[-1]
-    inner = keras.Model(network.input, [_last_map(network), last.input])
+    output_layer = network.layers[-1]
+    inner = keras.Model(network.input, [_last_feature_map(network), output_layer.input])
     features = spectrogram(np.asarray(waveform, np.float32)[None], training=False)
     with tf.GradientTape() as tape:
-        activation, summary = inner(features, training=False)
-        logit = tf.reduce_sum(summary[0] * last.kernel[:, label])  # the bias has no gradient
+        activation, pooled = inner(features, training=False)
+        logit = tf.reduce_sum(pooled[0] * output_layer.kernel[:, label])  # without the constant bias
     gradient = tape.gradient(logit, activation)[0]
     weights = tf.reduce_mean(gradient, axis=(0, 1))
     heat = np.maximum(tf.reduce_sum(activation[0] * weights, axis=-1).numpy(), 0)
     bands = np.asarray(features["bands"])[0, :, :, 0]
     for axis in (0, 1):
         heat = np.repeat(heat, -(-bands.shape[axis] // heat.shape[axis]), axis)
-    edges = np.linspace(_mel(mel.min_freq), _mel(mel.max_freq), mel.num_mel_bins + 2)
+    edges = np.linspace(_to_mel(mel.min_freq), _to_mel(mel.max_freq), mel.num_mel_bins + 2)
     return {
         "bands": bands,
         "heat": heat[: bands.shape[0], : bands.shape[1]] / (heat.max() or 1),
@@ -46,11 +47,11 @@ def grad_cam(classifier: keras.Model, waveform: np.ndarray, label: int) -> dict[
     }
 
 
-def _last_map(network: keras.Model):
-    """Return what is given to the first layer that no longer tells time and frequency apart.
+def _last_feature_map(network: keras.Model):
+    """Return the input of the first layer that removes the time or frequency axis.
 
-    Not what leaves the last convolution: after it the network may still mute what does not sound, and the map
-    would shine where nothing is heard.
+    The output of the last convolution is not used: the network may mask silent frames after it, and the
+    heat map would then show evidence in silence.
     """
     ranks = [(layer, len(layer.output.shape)) for layer in network.layers if hasattr(layer.output, "shape")]
     return next(
@@ -58,5 +59,6 @@ def _last_map(network: keras.Model):
     )
 
 
-def _mel(hertz: float) -> float:
-    return 2595 * np.log10(1 + hertz / 700)  # HTK's scale, which Keras' layer has
+def _to_mel(hertz: float) -> float:
+    """Convert Hz to mel with the formula of HTK, as the layer of Keras does."""
+    return 2595 * np.log10(1 + hertz / 700)

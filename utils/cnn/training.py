@@ -1,7 +1,4 @@
-"""A split of the Dataset comes in; batches for Keras go out, and a callback that lets a killed run go on.
-
-Training hears segments of one length, augmented and mixed; validation hears clips whole.
-"""
+"""Keras callbacks: a running mean of the weights, and training that can be resumed after a kill."""
 
 import json
 import time
@@ -15,18 +12,20 @@ from utils.runtime import write_text
 
 
 class WeightAverage(keras.callbacks.Callback):
-    """Gives a network the running mean of the weights of one that is trained, and validates it.
+    """Maintain the running mean of the weights of a trained network in a second network, and validate that.
 
-    Single epochs on a few hundred clips differ by several points of UAR; their mean is steadier and better
-    (Polyak and Juditsky 1992; Tarvainen and Valpola 2017, "Mean teachers are better role models"). It takes
-    in the statistics of batch normalisation, which the averages of Keras' optimizers leave out. Comes first
-    in the list of callbacks: the others see the `val_` figures of the mean.
+    The validation scores of single epochs on a few hundred clips differ by several points of UAR (unweighted
+    average recall, the mean of the per-emotion recalls); the mean of the weights is more stable and better
+    (Polyak and Juditsky 1992; Tarvainen and Valpola 2017, "Mean teachers are better role models"). The mean
+    includes the statistics of batch normalisation, which the averages of Keras' optimizers leave out. This
+    must be the first callback: the others read the `val_` metrics that it adds to the logs.
 
     Args:
-        trained, average: networks of one architecture.
-        classifier: from waveforms to probabilities, with `average` inside.
-        validation: its clips.
-        decay: weight of what was before, per step; less in the first steps.
+        trained: the trained network.
+        average: a network of the same architecture, for the mean.
+        classifier: model from waveforms to probabilities that contains `average`.
+        validation: the validation clips.
+        decay: weight of the previous mean at each step; smaller in the first steps.
     """
 
     def __init__(
@@ -39,10 +38,10 @@ class WeightAverage(keras.callbacks.Callback):
     ):
         super().__init__()
         self.average = average
-        # A model of its own, so that the classifier is saved without what is needed to judge it. The clips'
-        # weights make all emotions count alike, so this accuracy is the UAR.
-        self.judge = keras.Model(classifier.inputs, classifier.outputs)
-        self.judge.compile(
+        # A separate model, so that the classifier is saved without loss and metrics. With the sample weights
+        # of the clips the accuracy is the UAR.
+        self.evaluator = keras.Model(classifier.inputs, classifier.outputs)
+        self.evaluator.compile(
             loss="categorical_crossentropy",
             weighted_metrics=[keras.metrics.CategoricalAccuracy(name="uar")],
             jit_compile=False,
@@ -51,7 +50,7 @@ class WeightAverage(keras.callbacks.Callback):
         self.decay = decay
         self.num_steps = 0
         self.values = trained.get_weights()
-        self.variables = trained.weights  # gathered once: Keras walks through all layers for them
+        self.variables = trained.weights  # stored: Keras collects them from all layers at each access
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.num_steps += 1
@@ -61,27 +60,30 @@ class WeightAverage(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.average.set_weights(self.values)
-        figures = self.judge.evaluate(self.validation, verbose=0, return_dict=True)
-        logs |= {f"val_{name}": value for name, value in figures.items()}
+        scores = self.evaluator.evaluate(self.validation, verbose=0, return_dict=True)
+        logs |= {f"val_{name}": value for name, value in scores.items()}
 
 
 class ResumableTraining(keras.callbacks.Callback):
-    """Lets a killed run go on as if nothing had happened; its first call is `restore`, before `fit`.
+    """Save the state after each epoch, and restore it after a kill. Call `restore` before `fit`.
 
-    An epoch counts once it is in `history.jsonl`, which is written last and whole. Keras' `BackupAndRestore`
-    writes weights and epoch one after the other: killed in between, it would take the weights of one epoch
-    for those of another; and it trains an epoch more where early stopping had ended the training.
+    An epoch is complete when it is in `history.jsonl`, which is written last and atomically. Keras'
+    `BackupAndRestore` is not used: it writes weights and epoch one after the other, so a kill between the two
+    combines the weights of one epoch with the number of another; and it trains one more epoch after early
+    stopping has ended the training.
 
-    This brings back weights, optimizer and running mean, seeds dropout and masks anew for each epoch, and
-    shows the callbacks that count epochs those that went before. It comes after them in the list.
+    This callback restores weights, optimizer and running mean, sets the seeds of dropout and masks for each
+    epoch, and replays the completed epochs to the callbacks that count epochs. It must come after them in the
+    list of callbacks.
 
     Args:
-        folder: for the history, the weights and the means; made where it is missing.
-        segments: are told the epoch.
-        average: of the weights.
+        folder: for the history, the weights and the means; created if it does not exist.
+        segments: the training batches; their epoch is set.
+        average: the running mean of the weights.
         early_stopping, plateau: the callbacks that count epochs.
 
-    `history` has a dict of figures per epoch, with the `seconds` that it took.
+    Attributes:
+        history: a dict of metrics per completed epoch, including its `seconds`.
     """
 
     def __init__(
@@ -99,22 +101,23 @@ class ResumableTraining(keras.callbacks.Callback):
         self.early_stopping = early_stopping
         self.plateau = plateau
         self.history = []
-        self.begun = 0.0
+        self.epoch_start = 0.0
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, model: keras.Model) -> int:
-        """Bring a compiled model to where it was; return how many epochs are done.
+        """Restore the state of a compiled model; afterwards `model.stop_training` is set if it was.
 
-        `model.stop_training` then says whether early stopping had ended the training.
+        Returns:
+            the number of completed epochs.
         """
         file = self.folder / "history.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         self.history = [json.loads(line) for line in lines]
         if self.history:
             last = len(self.history) - 1
-            model.optimizer.build(model.trainable_variables)  # else its state would not be loaded
+            model.optimizer.build(model.trainable_variables)  # otherwise its state is not loaded
             model.load_weights(self.folder / f"state-{last}.weights.h5")
-            self.average.values = self._mean_of(last)
+            self.average.values = self._load_mean(last)
             self.average.num_steps = len(self.history) * len(self.segments)
         for callback in (self.early_stopping, self.plateau, self):
             callback.set_model(model)
@@ -122,11 +125,11 @@ class ResumableTraining(keras.callbacks.Callback):
         return len(self.history)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        # The callbacks before this one have just forgotten all epochs.
+        # The callbacks before this one have just reset their state.
         learning_rate = float(self.model.optimizer.learning_rate)
-        for number, figures in enumerate(self.history):
-            self.early_stopping.on_epoch_end(number, dict(figures))
-            self.plateau.on_epoch_end(number, dict(figures))
+        for number, metrics in enumerate(self.history):
+            self.early_stopping.on_epoch_end(number, dict(metrics))
+            self.plateau.on_epoch_end(number, dict(metrics))
         self.model.optimizer.learning_rate = learning_rate
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -135,27 +138,27 @@ class ResumableTraining(keras.callbacks.Callback):
         for number, generator in enumerate(generators):
             seed = np.random.SeedSequence((self.segments.seed, epoch, number)).generate_state(1)
             generator.assign([int(seed[0]) % 2**31, 0])
-        self.begun = time.perf_counter()
+        self.epoch_start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        figures["seconds"] = time.perf_counter() - self.begun
-        self.history.append(figures)
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        metrics["seconds"] = time.perf_counter() - self.epoch_start
+        self.history.append(metrics)
         self.model.save_weights(self.folder / f"state-{epoch}.weights.h5", overwrite=True)
         np.savez(self.folder / f"mean-{epoch}.npz", *self.average.values)
-        lines = "".join(f"{json.dumps(figures)}\n" for figures in self.history)
+        lines = "".join(f"{json.dumps(metrics)}\n" for metrics in self.history)
         write_text(self.folder / "history.jsonl", lines)
-        # Not before: until then the epoch before is what a run goes on from.
-        kept = {f"state-{epoch}.weights.h5", f"mean-{epoch}.npz"}
-        kept |= {f"mean-{self.early_stopping.best_epoch}.npz", "history.jsonl"}
+        # Only now: until the history is written, a run is resumed from the previous epoch.
+        needed = {f"state-{epoch}.weights.h5", f"mean-{epoch}.npz"}
+        needed |= {f"mean-{self.early_stopping.best_epoch}.npz", "history.jsonl"}
         for file in self.folder.iterdir():
-            if file.name not in kept:
+            if file.name not in needed:
                 file.unlink()
 
     def restore_best(self) -> None:
-        """Give the averaged network the mean of the epoch that validated best."""
-        self.average.average.set_weights(self._mean_of(self.early_stopping.best_epoch))
+        """Set the averaged network to the mean of the epoch with the best validation score."""
+        self.average.average.set_weights(self._load_mean(self.early_stopping.best_epoch))
 
-    def _mean_of(self, epoch: int) -> list[np.ndarray]:
+    def _load_mean(self, epoch: int) -> list[np.ndarray]:
         with np.load(self.folder / f"mean-{epoch}.npz", allow_pickle=False) as arrays:
             return [arrays[name] for name in arrays.files]

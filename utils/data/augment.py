@@ -1,21 +1,18 @@
-"""A training waveform comes in, a changed one goes out: other speed, gain, position, some noise.
-
-Every change keeps the emotion's label; how strong each may be is said in the constants.
-"""
+"""Augment a training waveform: speed, time shift, noise and gain. The label stays valid."""
 
 import numpy as np
 import soxr
 
 SPEEDS = (0.85, 1.15)
-"""Range of the factor on the speed; pitch moves with it (speed perturbation, Ko et al. 2015)."""
+"""Range of the speed factor; the pitch changes with it (speed perturbation, Ko et al. 2015)."""
 
 GAIN_DB = (-6.0, 6.0)
 
 NOISE_SNR_DB = (10.0, 40.0)
-"""White noise, relative to the clip's own power."""
+"""Signal-to-noise ratio of the added white noise."""
 
 SHIFT_SECONDS = 0.2
-"""The clip moves by up to this much to either side; silence fills the gap."""
+"""Maximum time shift in either direction; the gap is filled with zeros."""
 
 
 def augment(
@@ -24,7 +21,17 @@ def augment(
     sampling_rate: int,
     max_shift_seconds: float = SHIFT_SECONDS,
 ) -> np.ndarray:
-    """Return a changed copy of a float32 waveform (num_samples,); its length follows its speed."""
+    """Return an augmented copy of a waveform.
+
+    Args:
+        waveform: float32 (num_samples,), full scale = 1.
+        generator: source of the random parameters and the noise.
+        sampling_rate: in Hz.
+        max_shift_seconds: maximum time shift in either direction.
+
+    Returns:
+        float32 (num_samples / speed,), clipped to -1..1.
+    """
     speed = generator.uniform(*SPEEDS)
     changed = soxr.resample(waveform, sampling_rate * speed, sampling_rate, quality="MQ")
 

@@ -1,11 +1,11 @@
-"""A folder of somebody's own labelled clips comes in; a corpus like the others goes out.
+"""Turn a folder of your own labelled recordings into a corpus.
 
-The labels stand in a CSV file in the folder, with a row per clip:
+The labels are read from a CSV file in the folder, with a row per clip:
 
     file,emotion,speaker
     anna/1.wav,angry,anna
 
-or each emotion has a folder of its own, as `audiofolder` of Hugging Face Datasets has them:
+or, as in the `audiofolder` format of Hugging Face Datasets, from one subfolder per emotion:
 
     angry/1.wav
 """
@@ -20,10 +20,10 @@ from utils.data.labels import EMOTIONS, find_emotion
 from utils.runtime import InputError, first_line, logger
 
 CUSTOM_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
-"""What custom clips may be; the published corpora have none of the last three."""
+"""File types of custom corpora; no published corpus uses the last three."""
 
 CUSTOM_LICENSE = "unknown"
-"""Of custom clips: only their owner knows it."""
+"""License of a custom corpus; only its owner knows it."""
 
 COLUMNS = {
     "file": ("file", "file_name", "path", "filename"),
@@ -32,13 +32,13 @@ COLUMNS = {
     "gender": ("gender", "sex"),
     "text": ("text", "sentence", "transcription"),
 }
-"""What a column may be called; the first two are needed."""
+"""Column -> accepted names in the CSV file; `file` and `emotion` are required."""
 
 NUM_PARTS = 5
-"""Of the speakers of one's own corpus a fifth is tested under `holdout`, and a fifth validates."""
+"""The speakers are divided into so many parts: under `holdout`, one part is tested and one validates."""
 
 UNKNOWN_SPEAKER = "unknown"
-"""Who speaks where nobody says so: all such clips are taken to be of one voice, which is never tested."""
+"""Speaker of clips without a speaker label. They count as one speaker, who is never in a test split."""
 
 _GENDERS = {"f": "female", "m": "male", "female": "female", "male": "male", "woman": "female", "man": "male"}
 
@@ -46,29 +46,30 @@ _GENDERS = {"f": "female", "m": "male", "female": "female", "male": "male", "wom
 def find_custom_corpora(
     option: str, folders: Sequence[Path]
 ) -> tuple[dict[str, list[Path]], dict[Path, Clip]]:
-    """Take in folders of own clips; `CORPORA` knows each of them from then on.
+    """Read the labels of folders of recordings and add each folder to `CORPORA`.
 
     Args:
-        option: the option that named the folders, for errors.
-        folders: of clips, with a CSV file or a folder per emotion.
+        option: the option that named the folders, for error messages.
+        folders: folders of clips, with a CSV file or a subfolder per emotion.
 
     Returns:
-        files: corpus name -> its audio files, as `download.find_corpora` returns them.
-        clips: file -> what its label says.
+        files: corpus name -> its audio files, as returned by `download.find_corpora`.
+        clips: file -> its labels.
 
     Raises:
-        InputError: a folder or a file is missing, or a label is none of `EMOTIONS`.
+        InputError: a folder or a file is missing, or an emotion is unknown.
     """
     files, clips = {}, {}
     for folder in folders:
         folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise InputError(f"{option} {folder}: expected a folder that exists; correct the path")
-        name = "own-" + (re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "clips")
+        slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+        name = f"custom-{slug or 'clips'}"
         if name in files:
             raise InputError(f"{option}: two folders are called {folder.name}; rename one of them")
-        labels = _from_csv(option, folder, name) or _from_folders(option, folder, name)
-        CORPORA[name] = _as_corpus(name, folder, list(labels.values()))
+        labels = _read_csv(option, folder, name) or _read_subfolders(option, folder, name)
+        CORPORA[name] = _make_corpus(name, folder, list(labels.values()))
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
         logger.info("%s: %d clips by %s", folder, len(labels), ", ".join(speakers[:12]))
         files[name] = sorted(labels)
@@ -79,11 +80,10 @@ def find_custom_corpora(
 def find_training_corpora(
     train_on: Sequence[str], evaluate_on: Sequence[str]
 ) -> tuple[dict[str, list[Path]], dict[Path, Clip]]:
-    """Return the `find_custom_corpora` of --train_on.
+    """Return the `find_custom_corpora` of --train_on, and check those of --evaluate_on before the training.
 
     Raises:
-        InputError: theirs, and those of --evaluate_on, so that a mistake is known before the training; or a
-            file is in both.
+        InputError: as `find_custom_corpora`, for either option; or a file is in both.
     """
     evaluated = {path.resolve() for path in find_custom_corpora("--evaluate_on", evaluate_on)[1]}
     files, clips = find_custom_corpora("--train_on", train_on)
@@ -93,56 +93,67 @@ def find_training_corpora(
     return files, clips
 
 
-def _from_csv(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
-    """Return file -> clip by the folder's one CSV file; nothing where there is none."""
+def _read_csv(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
+    """Return file -> clip from the CSV file of a folder; empty if there is no CSV file."""
     tables = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
     if not tables:
         return {}
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise InputError(f"{option} {folder}: expected one CSV file with the labels, found {names}")
-    try:
-        with tables[0].open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names, rows = reader.fieldnames or (), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{option}: {tables[0]} cannot be read ({first_line(error)})") from None
-    columns = {(name or "").strip().lower(): name for name in names}
-    known = {
-        key: next((columns[name] for name in allowed if name in columns), None)
-        for key, allowed in COLUMNS.items()
-    }
-    for key in ("file", "emotion"):
-        if known[key] is None:
-            raise InputError(
-                f"{option}: {tables[0]} has no column '{key}', only {', '.join(columns) or 'nothing'}; "
-                "expected file,emotion[,speaker][,gender][,text]"
-            )
-    clips, unnamed = {}, None
-    for number, row in enumerate(rows, start=2):
-        values = {key: (row[column] or "").strip() if column else "" for key, column in known.items()}
+    table = tables[0]
+    clips, without_speaker = {}, None
+    for number, values in enumerate(_read_rows(option, table), start=2):
         path = folder / values["file"]
-        where = f"{tables[0]}, line {number}"
+        where = f"{table}, line {number}"
         if not values["file"] or not path.is_file():
             raise InputError(f"{option}: {where}: there is no file '{values['file']}' in {folder}")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{option}: {where}: '{values['file']}' is outside of {folder}")
         if path in clips:
             raise InputError(f"{option}: {where}: '{values['file']}' is listed twice")
-        clips[path] = _as_clip(option, where, corpus, Path(values["file"]), values)
-        unnamed = unnamed or (where if not values["speaker"] else None)
+        clips[path] = _make_clip(option, where, corpus, Path(values["file"]), values)
+        without_speaker = without_speaker or (where if not values["speaker"] else None)
     if not clips:
-        raise InputError(f"{option}: {tables[0]} lists no clip")
-    if unnamed and len({clip.speaker for clip in clips.values()}) > 1:
+        raise InputError(f"{option}: {table} lists no clip")
+    if without_speaker and len({clip.speaker for clip in clips.values()}) > 1:
         raise InputError(
-            f"{option}: {unnamed}: has no speaker, where others have one; name all, so that nobody is tested "
-            "who was heard in training, or leave the column out"
+            f"{option}: {without_speaker}: has no speaker, while other rows have one; name the speaker of "
+            "every row, so that no test speaker is in the training split, or remove the column"
         )
     return clips
 
 
-def _from_folders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
-    """Return file -> clip by the folder that each file lies in."""
+def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file under the keys of `COLUMNS`; "" for missing columns and values.
+
+    Raises:
+        InputError: the file cannot be read, or lacks a required column.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            names, rows = reader.fieldnames or (), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{option}: {table} cannot be read ({first_line(error)})") from None
+    columns = {(name or "").strip().lower(): name for name in names}
+    known = {
+        key: next((columns[name] for name in accepted if name in columns), None)
+        for key, accepted in COLUMNS.items()
+    }
+    for key in ("file", "emotion"):
+        if known[key] is None:
+            raise InputError(
+                f"{option}: {table} has no column '{key}', only {', '.join(columns) or 'nothing'}; "
+                "expected file,emotion[,speaker][,gender][,text]"
+            )
+    return [
+        {key: (row[column] or "").strip() if column else "" for key, column in known.items()} for row in rows
+    ]
+
+
+def _read_subfolders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
+    """Return file -> clip; the emotion is the name of the subfolder that holds the file."""
     clips = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -153,7 +164,7 @@ def _from_folders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
                 f"{option} {folder}: {path.name} has no label; expected a CSV file with file,emotion"
                 "[,speaker] there, or a folder per emotion, as angry/1.wav"
             )
-        clips[path] = _as_clip(option, str(path), corpus, Path(*parts), {"emotion": parts[-2]})
+        clips[path] = _make_clip(option, str(path), corpus, Path(*parts), {"emotion": parts[-2]})
     if not clips:
         raise InputError(
             f"{option} {folder}: no clip was found; expected a CSV file with file,emotion[,speaker], or a "
@@ -162,12 +173,13 @@ def _from_folders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
     return clips
 
 
-def _as_clip(option: str, where: str, corpus: str, name: Path, values: dict[str, str]) -> Clip:
+def _make_clip(option: str, where: str, corpus: str, name: Path, values: dict[str, str]) -> Clip:
+    """Return the clip with these labels; `where` names their place in error messages."""
     emotion = find_emotion(values["emotion"])
     if emotion is None:
         raise InputError(
-            f"{option}: {where}: unknown emotion '{values['emotion']}'; known: {' '.join(EMOTIONS)}. Leave "
-            "other clips out"
+            f"{option}: {where}: unknown emotion '{values['emotion']}'; known: {' '.join(EMOTIONS)}. Remove "
+            "clips of other emotions"
         )
     clip = name.with_suffix("").as_posix()
     return Clip(
@@ -181,22 +193,22 @@ def _as_clip(option: str, where: str, corpus: str, name: Path, values: dict[str,
     )
 
 
-def _as_corpus(name: str, folder: Path, clips: list[Clip]) -> Corpus:
+def _make_corpus(name: str, folder: Path, clips: list[Clip]) -> Corpus:
     speakers = sorted({clip.speaker for clip in clips} - {f"{name}-{UNKNOWN_SPEAKER}"})
-    enough = len(speakers) >= 3  # else one trains and the other is tested, or the only one trains
+    can_validate = len(speakers) >= 3  # of two speakers, one trains and the other is tested
     emotions = {clip.emotion for clip in clips}
     return Corpus(
         name=name,
-        title=f"own clips '{folder.resolve().name}'",
+        title=f"recordings '{folder.resolve().name}'",
         emotions=tuple(emotion for emotion in EMOTIONS if emotion in emotions),
         num_clips=len({clip.clip for clip in clips}),
         num_speakers=max(1, len(speakers)),
         sampling_rate=0,
         license=CUSTOM_LICENSE,
         license_url="",
-        citation="Clips of whoever trained or evaluated this model; their owner knows their terms.",
+        citation="Recordings of whoever trained or evaluated this model; only their owner knows the terms.",
         homepage="",
-        validation_speakers=tuple(speakers[1::NUM_PARTS]) if enough else (),
+        validation_speakers=tuple(speakers[1::NUM_PARTS]) if can_validate else (),
         test_speakers=tuple(speakers[0::NUM_PARTS]) if len(speakers) > 1 else (),
         folds=tuple(tuple(speakers[part::NUM_PARTS]) for part in range(min(NUM_PARTS, len(speakers)))),
     )

@@ -1,6 +1,6 @@
-"""A table with splits and its waveforms come in; a Hugging Face `DatasetDict` goes out.
+"""Build a Hugging Face `DatasetDict` from a table with splits and the waveforms.
 
-Nothing is copied: the waveforms stay memory-mapped where `audio.decode_files` put them.
+No waveform is copied: they stay memory-mapped in the file that `decoding.decode_files` wrote.
 """
 
 from typing import TYPE_CHECKING
@@ -21,16 +21,16 @@ def build_dataset(table: pd.DataFrame, waveforms: "Dataset", emotions: tuple[str
 
     Args:
         table: the clips to use, with `split`; its index holds their rows in `waveforms`.
-        waveforms: Dataset with a `waveform` column, as from `table.read_table`.
-        emotions: the label names; label i is `emotions[i]`.
+        waveforms: Dataset with a `waveform` column, as returned by `table.read_table`.
+        emotions: label names; label i is `emotions[i]`.
 
     Returns:
-        DatasetDict with train, validation and test: `waveform` (float32, 16 kHz), `num_samples`,
-        `label` (ClassLabel) and the columns of `METADATA`.
+        DatasetDict with train, validation and test: `waveform` (float32, 16 kHz), `num_samples`, `label`
+        (ClassLabel) and the columns of `METADATA`.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
 
-    # One metadata row per waveform, used or not, so that the columns can stand side by side.
+    # Concatenating columns needs one metadata row per waveform, including the unused ones.
     aligned = table.reindex(range(len(waveforms)))
     labels = {emotion: label for label, emotion in enumerate(emotions)}
     columns = {name: aligned[name].fillna("") for name in METADATA}

@@ -1,12 +1,11 @@
-"""Synthetic demo voices, for runs without a network or a corpus.
+"""Write the demo corpus: synthetic emotional "speech", for runs without a network or a corpus.
 
-Nothing but a seed comes in; a small corpus of emotional "speech" in RAVDESS naming goes out. No person
-spoke: the voices come from a source-filter synthesiser, and no result on them is a real one.
+File names follow RAVDESS, and a seed determines every byte. No person spoke, and results on these clips are
+not real results.
 """
 
 import io
 import json
-from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
 
@@ -16,225 +15,54 @@ from tqdm import tqdm
 
 from utils.data.corpora import CORPORA
 from utils.data.corpora.ravdess import EMOTIONS as RAVDESS_EMOTIONS
+from utils.data.synthesis import SAMPLING_RATE, SENTENCES, STRENGTH, synthesise
 from utils.runtime import write_bytes, write_text
 
-GENERATOR_VERSION = 1  # raise it with any change to the sound: folders of an older version are made anew
-MARKER = "demo_corpus.json"  # written last: who finds it finds a complete folder
-MAX_SPEAKERS = 24  # the actor numbers that RAVDESS names know
-
-SAMPLING_RATE = CORPORA["demo"].sampling_rate
-FRAME_SECONDS = 0.01
-HOP = int(SAMPLING_RATE * FRAME_SECONDS)
-SPEECH_SECONDS = (0.85, 1.85)  # bounds on the sentence, without the silence around it
-HIGHER_FORMANTS_HZ = (3500, 4500, 5500, 6500)  # a man's fourth to seventh: the same in all phones
-FORMANT_WIDTHS_HZ = (200, 250, 350, 450, 80, 100, 130)  # of those, then of the first three
-STRENGTH = {"01": 1.0, "02": 1.5}  # intensity code -> multiple of the deviations from neutral
-
-
-@dataclass(frozen=True)
-class Prosody:
-    """What an emotion changes in the voice, as deviations from neutral at normal intensity."""
-
-    pitch_semitones: float = 0.0
-    pitch_range_percent: float = 0.0
-    ending_semitones: float = 0.0  # pitch at the end of the sentence: a rise or an extra fall
-    rate_percent: float = 0.0
-    pause_seconds: float = 0.0
-    level_db: float = 0.0
-    brightness_db: float = 0.0  # spectral tilt, at 3 kHz
-    breath_db: float = 0.0
-    jitter_percent: float = 0.0
-    tremor_semitones: float = 0.0
-    onset_seconds: float = 0.0  # how much longer the voice takes to set in
-    f1_percent: float = 0.0  # a wider or narrower mouth
-
-
-# The directions follow Juslin & Laukka (2003, Psychol. Bull. 129:770; calm as their tenderness), Banse &
-# Scherer (1996, J. Pers. Soc. Psychol. 70:614; disgust) and Scherer (2003, Speech Commun. 40:227). The
-# sizes, and surprise as a high voice that rises at the end, are ours.
-# Columns: pitch, range, ending | rate, pause | level, brightness, breath | jitter, tremor, onset, F1.
-PROSODY = {
-    "neutral": Prosody(),
-    "calm": Prosody(-1.2, -20, -0.5, -10, 0.02, -3.5, -3.5, 6.0, -0.2, 0.0, 0.010, 0.0),
-    "happy": Prosody(4.0, 50, 1.0, 6, 0.00, 3.0, 4.5, 0.0, 0.0, 0.0, -0.003, 8.0),
-    "sad": Prosody(-1.2, -40, -1.5, -16, 0.06, -5.0, -6.5, 3.0, 0.8, 0.2, 0.015, -8.0),
-    "angry": Prosody(2.5, 20, -2.5, 8, 0.00, 6.5, 8.0, -4.0, 1.0, 0.0, -0.006, 8.0),
-    "fearful": Prosody(5.0, -30, 1.0, 16, 0.02, 0.5, 2.5, 5.0, 1.0, 0.6, 0.000, -4.0),
-    "disgust": Prosody(-2.0, 10, -2.0, -10, 0.03, 0.5, 2.5, -2.0, 2.0, 0.0, 0.006, -6.0),
-    "surprised": Prosody(5.0, 70, 6.0, 0, 0.00, 2.5, 1.5, 3.0, 0.0, 0.0, -0.004, 5.0),
-}
-
-# Phone -> duration (s), F1, F2, F3 (Hz, a man's; vowels after Peterson & Barney 1952), level of the voice,
-# level of the friction noise, centre of that noise (Hz). "_" and "." are the closures of voiceless and
-# voiced stops, "," is where the pause goes, and ' comes before an accented phone.
-PHONES = {
-    "ih": (0.062, 390, 1990, 2550, 1.0, 0.0, 3000),
-    "aa": (0.080, 730, 1090, 2440, 1.0, 0.0, 3000),
-    "ao": (0.088, 570, 840, 2410, 1.0, 0.0, 3000),
-    "ax": (0.042, 500, 1400, 2450, 0.8, 0.0, 3000),
-    "r": (0.050, 420, 1300, 1650, 0.7, 0.0, 3000),
-    "ng": (0.054, 280, 2150, 2750, 0.35, 0.0, 3000),
-    "dh": (0.034, 300, 1350, 2550, 0.35, 0.06, 5000),
-    "z": (0.058, 280, 1650, 2550, 0.25, 0.30, 6000),
-    "s": (0.080, 300, 1650, 2550, 0.0, 0.45, 6000),
-    ",": (0.005, 300, 1700, 2500, 0.0, 0.0, 3000),
-    "_": (0.042, 300, 1700, 2500, 0.0, 0.0, 3000),
-    ".": (0.034, 220, 1500, 2500, 0.12, 0.0, 3000),
-    "k": (0.030, 300, 1900, 2400, 0.0, 0.40, 2000),
-    "t": (0.030, 350, 1750, 2650, 0.0, 0.40, 4500),
-    "b": (0.012, 250, 900, 2300, 0.4, 0.20, 900),
-    "d": (0.014, 300, 1700, 2600, 0.4, 0.25, 4000),
-    "g": (0.016, 280, 1800, 2300, 0.4, 0.25, 1900),
-}
-SENTENCES = {
-    "01": "_ k 'ih . d z aa r _ t 'ao _ k ih ng , . b aa ih dh ax . d 'ao r",
-    "02": ". d 'ao . g z aa r s 'ih _ t ih ng , . b aa ih dh ax . d 'ao r",
-}
+GENERATOR_VERSION = 1  # increase it with any change to the sound: folders of other versions are replaced
+MARKER = "demo_corpus.json"  # written last: a folder that contains it is complete
+MAX_SPEAKERS = 24  # file names of RAVDESS allow actor numbers up to 24
 
 
 def make_demo_corpus(folder: Path, seed: int = 0, num_speakers: int = CORPORA["demo"].num_speakers) -> Path:
-    """Write 30 clips per speaker as `folder/Actor_NN/03-03-EE-II-SS-01-NN.wav`; return `folder`.
+    """Write 30 clips per speaker as `folder/Actor_NN/03-03-EE-II-SS-01-NN.wav` (16 kHz, 16-bit PCM).
 
-    A complete folder of the same seed is left as it is; any other is made anew, clip by clip. The same
-    seed gives the same bytes, so several processes may do this at the same time.
+    A complete folder of the same seed and size is left unchanged; any other is replaced, clip by clip. The
+    same seed gives the same bytes, so several processes may write at the same time.
+
+    Args:
+        folder: where the clips go; created if it does not exist.
+        seed: of all random parameters.
+        num_speakers: 1 to `MAX_SPEAKERS`; odd numbers are male, even ones female voices.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ValueError: `num_speakers` is out of range.
     """
     if not 1 <= num_speakers <= MAX_SPEAKERS:
         raise ValueError(f"num_speakers: expected 1 to {MAX_SPEAKERS}, got {num_speakers}")
     folder = Path(folder)
     marker = folder / MARKER
-    made = json.dumps({"generator_version": GENERATOR_VERSION, "seed": seed, "num_speakers": num_speakers})
+    settings = json.dumps(
+        {"generator_version": GENERATOR_VERSION, "seed": seed, "num_speakers": num_speakers}
+    )
     actors = [f"{actor:02d}" for actor in range(1, num_speakers + 1)]
     clips = {}  # path -> codes
     for emotion, intensity, sentence, actor in product(RAVDESS_EMOTIONS, STRENGTH, SENTENCES, actors):
         if RAVDESS_EMOTIONS[emotion] != "neutral" or intensity == "01":
             name = f"03-03-{emotion}-{intensity}-{sentence}-01-{actor}.wav"
             clips[folder / f"Actor_{actor}" / name] = (emotion, intensity, sentence, actor)
-    if marker.is_file() and marker.read_text() == made and all(path.is_file() for path in clips):
+    if marker.is_file() and marker.read_text() == settings and all(path.is_file() for path in clips):
         return folder
     marker.unlink(missing_ok=True)
-    for stale in set(folder.glob("Actor_*/03-03-*.wav")) - set(clips):  # of a run with more speakers
+    for stale in set(folder.glob("Actor_*/03-03-*.wav")) - set(clips):  # from a call with more speakers
         stale.unlink(missing_ok=True)
     for path, codes in tqdm(clips.items(), desc="Synthesising demo voices", unit="clip", disable=None):
-        pcm = np.round(32767 * _synthesise(seed, *codes)).astype(np.int16)
+        pcm = np.round(32767 * synthesise(seed, *codes)).astype(np.int16)
         wav = io.BytesIO()
         soundfile.write(wav, pcm, SAMPLING_RATE, subtype="PCM_16", format="WAV")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, wav.getvalue())
-    write_text(marker, made)
+    write_text(marker, settings)
     return folder
-
-
-def _synthesise(seed: int, emotion: str, intensity: str, sentence: str, actor: str) -> np.ndarray:
-    """Return the clip with these codes: float64, shape (num_samples,), peak below 1."""
-    # The speaker: they differ so much that no single measure gives an emotion away.
-    female = int(actor) % 2 == 0
-    voice = np.random.default_rng([seed, int(actor)])
-    person = voice.normal(size=5) * (2.0, 0.07, 2.5, 1.5, 1.5)
-    tract_length, expressiveness, noise_db = voice.uniform((0.95, 0.8, -75), (1.05, 1.2, -65))
-    tract_length *= 0.86 if female else 1.0  # of a man's
-
-    # The clip: nobody says a thing twice in the same way.
-    rng = np.random.default_rng([seed, int(emotion), int(intensity), int(sentence), int(actor)])
-    pitch, tempo, level_db, tilt_db, breath_db = person + rng.normal(size=5) * (0.8, 0.05, 1.2, 1.0, 1.0)
-    strength = STRENGTH[intensity] * expressiveness * rng.uniform(0.8, 1.2)
-    prosody = Prosody(*(strength * value for value in astuple(PROSODY[RAVDESS_EMOTIONS[emotion]])))
-    melody, formants, voicing, friction, friction_hz = _speak(SENTENCES[sentence], prosody, tempo, rng)
-
-    # From frames to the samples of the two sources, at twice the sampling rate.
-    frame = np.arange(2 * HOP * len(melody)) / (2 * HOP)
-    melody, voicing, friction = (
-        np.interp(frame, np.arange(len(melody)), track) for track in (melody, voicing, friction)
-    )
-    f0 = (200 if female else 115) * 2 ** ((pitch + prosody.pitch_semitones + melody) / 12)
-    breath = 10 ** ((breath_db + prosody.breath_db - 20) / 20)
-    voicing *= _glottis(f0, breath, 0.005 + prosody.jitter_percent / 100, rng)
-    friction *= rng.normal(size=len(friction))
-
-    formants *= np.array([1 + prosody.f1_percent / 100, 1, 1]) / tract_length
-    higher = np.array(HIGHER_FORMANTS_HZ) / tract_length
-    tilt_db += prosody.brightness_db - 4
-    waveform = _vocal_tract(voicing, friction, formants, higher, friction_hz, tilt_db)
-    waveform *= 10 ** ((level_db + prosody.level_db - 34) / 20) / waveform.std()
-    waveform += 10 ** (noise_db / 20) * rng.normal(size=len(waveform))
-    return waveform * min(1.0, 0.95 / np.abs(waveform).max())
-
-
-def _speak(sentence: str, prosody: Prosody, tempo: float, rng) -> tuple[np.ndarray, ...]:
-    """Return what the speaker's organs do, per frame of `FRAME_SECONDS`, float64.
-
-    Melody (semitones), formants (Hz, (num_frames, 3)), level of voicing, level and centre (Hz) of friction.
-    """
-    tokens = sentence.split()
-    accented = np.array([token.startswith("'") for token in tokens])
-    seconds, *targets = np.array([PHONES[token.strip("'")] for token in tokens], dtype=float).T
-    seconds = seconds * (1 + 0.3 * accented) * rng.uniform(0.88, 1.12, len(tokens))
-    seconds[-2:] *= 1.35  # speakers lengthen the end
-    seconds /= np.clip((1.05 + tempo) * (1 + prosody.rate_percent / 100), 0.6, 1.6)
-    seconds[tokens.index(",")] += prosody.pause_seconds
-    seconds *= np.clip(seconds.sum(), *SPEECH_SECONDS) / seconds.sum()
-
-    before, after = rng.uniform((0.08, 0.10), (0.14, 0.18))
-    starts = before + np.cumsum(seconds) - seconds
-    end = before + seconds.sum()
-    times = np.arange(round((end + after) / FRAME_SECONDS)) * FRAME_SECONDS
-
-    def glide(track: np.ndarray, arrive, leave) -> np.ndarray:
-        """Hold each phone's target from `arrive` to `leave` seconds into it; move in straight lines."""
-        knots = np.stack([starts + arrive, starts + leave], axis=1).ravel()
-        return np.interp(times, knots, np.repeat(track, 2))
-
-    formants = np.stack([glide(track, 0.3 * seconds, 0.7 * seconds) for track in targets[:3]], axis=1)
-    onset = np.clip(0.012 + prosody.onset_seconds, 0.004, seconds / 2.1)
-    voicing, friction, friction_hz = (glide(track, onset, 0.9 * seconds) for track in targets[3:])
-    spoken = np.clip((times - before) / 0.02, 0, 1) * np.clip((end - times) / 0.06, 0, 1)
-
-    position = np.clip((times - before) / (end - before), 0, 1)
-    from_accent = times[:, None] - (starts + seconds / 2)[accented]
-    accents = (rng.uniform(2, 4, accented.sum()) * np.exp(-((from_accent / 0.07) ** 2))).sum(axis=1)
-    melody = (accents + 1.5 - 4 * position) * max(0.2, 1 + prosody.pitch_range_percent / 100)
-    melody += prosody.ending_semitones * np.clip((position - 0.7) / 0.3, 0, 1)
-    melody += prosody.tremor_semitones * np.sin(2 * np.pi * (rng.uniform(5, 7) * times + rng.uniform()))
-    return melody, formants, voicing * spoken, friction * spoken, friction_hz
-
-
-def _glottis(f0: np.ndarray, breath: float, jitter: float, rng) -> np.ndarray:
-    """Return the air through the glottis for a pitch in Hz, both at twice the sampling rate.
-
-    The pulse is the derivative of that of Klatt & Klatt (1990), open for 60 % of a cycle.
-    """
-    step = f0 / (2 * SAMPLING_RATE)
-    irregular = rng.normal(size=(2, int(1.5 * step.sum()) + 10))  # per cycle: its length, its loudness
-    cycle = np.cumsum(step).astype(int)
-    phase = np.cumsum(step * (1 + max(0.002, jitter) * irregular[0, cycle]))
-    cycle, phase = phase.astype(int), phase % 1
-    is_open = phase < 0.6
-    flow = (2 * phase / 0.6 - 3 * (phase / 0.6) ** 2) * is_open
-    flow *= 1 + 3 * max(0.002, jitter) * irregular[1, cycle]
-    return flow + breath * (0.3 + is_open) * rng.normal(size=len(flow))
-
-
-def _vocal_tract(voicing, friction, formants, higher, friction_hz, tilt_db: float) -> np.ndarray:
-    """Filter both sources frame by frame (overlap-add); return float64, (HOP * num_frames,).
-
-    The sources come at twice the sampling rate and the upper half of their spectra is dropped: an
-    abrupt glottal closure would alias otherwise.
-    """
-    hertz = np.fft.rfftfreq(4 * HOP, 1 / SAMPLING_RATE)
-    response = 10 ** (tilt_db / 20 * np.log2(np.maximum(hertz, 500) / 500) / np.log2(3000 / 500))
-    delay = np.exp(-2j * np.pi * hertz / SAMPLING_RATE)
-    for centre_hz, width_hz in zip((*higher, *formants.T[..., None]), FORMANT_WIDTHS_HZ, strict=True):
-        radius = np.exp(-np.pi * width_hz / SAMPLING_RATE)
-        first = 2 * radius * np.cos(2 * np.pi * centre_hz / SAMPLING_RATE)
-        response = response * ((1 - first + radius**2) / (1 - first * delay + radius**2 * delay**2))
-    hiss = np.exp(-(((hertz - friction_hz[:, None]) / (0.3 * friction_hz[:, None] + 300)) ** 2))
-
-    window = np.hanning(4 * HOP + 1)[:-1]
-    spectrum = 0
-    for source, gain in ((voicing, response), (friction, hiss)):
-        frames = np.lib.stride_tricks.sliding_window_view(np.pad(source, 2 * HOP), 4 * HOP)[:: 2 * HOP]
-        spectrum = spectrum + gain * np.fft.rfft(frames[: len(gain)] * window, 8 * HOP)[:, : len(hertz)]
-    pieces = np.fft.irfft(spectrum, 4 * HOP).reshape(-1, 4, HOP)
-    waveform = np.zeros((len(pieces) + 3, HOP))
-    for part in range(4):
-        waveform[part : part + len(pieces)] += pieces[:, part]
-    return waveform[1 : 1 + len(pieces)].ravel()

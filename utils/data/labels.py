@@ -1,7 +1,4 @@
-"""The emotion vocabulary.
-
-What people call emotions comes in; names of emotions, in one fixed order, go out.
-"""
+"""The emotion vocabulary: known emotions in a fixed order, and their synonyms."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -9,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from utils.runtime import InputError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-"""Every emotion that the kit knows, in the order in which tables and models have them."""
+"""All emotions, in the order of tables, figures and model outputs."""
 
 SYNONYMS = {
     "anger": "angry",
@@ -24,14 +21,25 @@ SYNONYMS = {
     "pleasant_surprised": "surprised",
     "ps": "surprised",
 }
-"""What else people call these emotions in their own labels."""
+"""Label in a custom corpus -> emotion."""
 
 
 def find_emotion(label: str) -> str | None:
-    """Return the emotion that a label of somebody's own means, in any case, or None if it means none."""
+    """Return the emotion for a label of a custom corpus (case-insensitive), or None if it is unknown."""
     name = label.strip().lower().replace(" ", "_")
     name = SYNONYMS.get(name, name)
     return name if name in EMOTIONS else None
+
+
+def check_emotions(requested: Sequence[str]) -> None:
+    """Raise an `InputError` if a requested emotion is unknown, or if there are fewer than two."""
+    for emotion in requested:
+        if emotion not in EMOTIONS:
+            near = difflib.get_close_matches(emotion.lower(), EMOTIONS, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise InputError(f"--emotions: unknown emotion '{emotion}'; {hint}known: {' '.join(EMOTIONS)}")
+    if len(set(requested)) < 2:
+        raise InputError(f"--emotions: expected at least two emotions, got {' '.join(requested)}")
 
 
 def choose_emotions(
@@ -40,19 +48,17 @@ def choose_emotions(
     """Return the emotions to train on, in the order of `EMOTIONS`.
 
     Args:
-        available: corpus name -> the emotions that it has.
-        requested: the user's choice, or None for the emotions that all corpora have.
+        available: corpus name -> its emotions.
+        requested: the user's choice; None selects the emotions that all corpora have.
 
     Raises:
-        InputError: an unknown emotion, one that no chosen corpus has, or fewer than two emotions.
+        InputError: an emotion is unknown or in no chosen corpus, or there are fewer than two.
     """
     if requested is None:
         requested = sorted(set(EMOTIONS).intersection(*map(set, available.values())))
+    else:
+        check_emotions(requested)
     for emotion in requested:
-        if emotion not in EMOTIONS:
-            near = difflib.get_close_matches(emotion.lower(), EMOTIONS, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise InputError(f"--emotions: unknown emotion '{emotion}'; {hint}known: {' '.join(EMOTIONS)}")
         if not any(emotion in emotions for emotions in available.values()):
             raise InputError(
                 f"--emotions: no clip of {' '.join(available)} is '{emotion}'; "

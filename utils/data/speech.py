@@ -1,4 +1,4 @@
-"""Find the speech in a waveform: cut the silence at both ends, level the loudness. Nothing is fitted."""
+"""Trim the silence at both ends of a waveform and normalise its level. Nothing is fitted to data."""
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -6,16 +6,19 @@ from scipy.ndimage import uniform_filter1d
 from utils.data.audio import MIN_SECONDS, SAMPLING_RATE
 
 WINDOW = 640  # samples: 40 ms, three periods of the lowest pitch
-TRIM_DB = 35.0  # sound ends where it is this far below the loudest 40 ms
+TRIM_DB = 35.0  # threshold of the trimming, below the loudest 40 ms
 TINY = 1e-10
 
 
 def speech_part(waveform: np.ndarray) -> tuple[np.ndarray, float]:
-    """Cut silence off both ends (never below `MIN_SECONDS`) and bring the sounding part to an RMS of 1.
+    """Trim the silence at both ends and scale the rest to a root mean square (RMS) of 1.
+
+    Args:
+        waveform: float32 (num_samples,) at 16 kHz.
 
     Returns:
-        samples: float32 (num_samples,).
-        rms: that the sounding part had, full scale = 1.
+        samples: float32 (num_speech_samples,), at least `MIN_SECONDS`, without constant offset.
+        rms: RMS before scaling of the samples above the threshold, full scale = 1.
     """
     samples = waveform - waveform.mean(dtype=np.float64)
     peak = max(np.abs(samples).max(), TINY)

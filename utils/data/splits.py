@@ -1,11 +1,11 @@
-"""A table comes in; the table with a `split` column (train, validation, test) goes out.
+"""Split the clips of a table into train, validation and test, by speaker.
 
-No test speaker who also trains or validates is ever handed on, except by `random`, which exists to
-show what that does to a figure.
+No test speaker also trains or validates, except under `random`, which shows how much that inflates a score.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,38 @@ from utils.runtime import InputError, logger
 SPLITS = ("train", "validation", "test")
 
 PROTOCOL_WORDS = {
-    "holdout": "speaker-independent hold-out: no test speaker was heard in training or validation",
-    "folds": "speaker-independent folds: each clip was tested by a model that had not heard its speaker",
-    "loso": "leave one speaker out: each clip was tested by a model that had not heard its speaker",
-    "cross-corpus": "across corpora: each clip was tested by a model that had not heard its corpus",
-    "random": "random split over clips: the test speakers were heard in training",
+    "holdout": "speaker-independent hold-out: no test speaker was seen in training or validation",
+    "folds": "speaker-independent folds: each clip was tested by a model that had not seen its speaker",
+    "loso": "leave one speaker out: each clip was tested by a model that had not seen its speaker",
+    "cross-corpus": "across corpora: each clip was tested by a model that had not seen its corpus",
+    "random": "random split over clips: the test speakers were seen in training",
 }
-PROTOCOLS = tuple(PROTOCOL_WORDS)
+
 SINGLE_MODEL = ("holdout", "random")
 """Protocols that test one model; the others test one per fold."""
+
+
+class Plan(NamedTuple):
+    """The splits of all models that a protocol trains, each a table with `split`.
+
+    Attributes:
+        folds: name -> split of each model that is tested.
+        models: name -> split of each model that is trained: those of the folds, then the published one.
+        final: split of the published model, the last of `models`; under `SINGLE_MODEL` also the one fold.
+    """
+
+    folds: dict[str, pd.DataFrame]
+    models: dict[str, pd.DataFrame]
+    final: pd.DataFrame
+
+    def digest(self) -> str:
+        """Return the digest of the splits of all folds."""
+        return folds_digest(list(self.folds.values()))
+
+    def last_test_clips(self) -> pd.DataFrame:
+        """Return the test clips of the last fold, for examples and timings."""
+        last = list(self.folds.values())[-1]
+        return last[last["split"] == "test"]
 
 
 def select_emotions(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
@@ -112,30 +135,23 @@ def split_final(table: pd.DataFrame, emotions: tuple[str, ...]) -> pd.DataFrame:
     return table.assign(split=_by_speaker(table, test=set()))
 
 
-def split_models(
-    table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0
-) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], pd.DataFrame]:
-    """Return the splits of all models that a protocol asks for, each a table with `split`.
+def split_models(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], seed: int = 0) -> Plan:
+    """Split the clips once for each model that a protocol trains.
 
     Args:
         table, emotions, seed: as for `split_table`.
 
-    Returns:
-        folds: name -> split of each model that is tested.
-        models: name -> split of each model that is trained: the folds', and after them the published one.
-        final: the published one's, the last of `models`; under `SINGLE_MODEL` it is also the one fold.
-
     Raises:
-        InputError: a split of one of them is empty, or an emotion is missing from its training.
+        InputError: a split of one of them is empty, or an emotion is missing from its training clips.
     """
     if protocol in SINGLE_MODEL:
         final = split_table(table, protocol, emotions, seed)
         folds = {protocol: final}
-        return folds, folds, final
+        return Plan(folds, folds, final)
     final = split_final(table, emotions)
     folds = split_folds(table, protocol, emotions)
     check_split(final, protocol, emotions, needed=("train", "validation"))
-    return folds, folds | {"final": final}, final
+    return Plan(folds, folds | {"final": final}, final)
 
 
 def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
@@ -213,8 +229,8 @@ def check_split(
         raise AssertionError("one recording is in the table twice")
     if protocol == "random":
         return
-    heard = set(train["speaker"]) | set(validation["speaker"])
-    if overlap := sorted(heard & set(test["speaker"])):
+    seen = set(train["speaker"]) | set(validation["speaker"])
+    if overlap := sorted(seen & set(test["speaker"])):
         raise AssertionError(f"test speakers also train or validate: {overlap}")
     for speaker in sorted(set(train["speaker"]) & set(validation["speaker"])):
         own = table["speaker"] == speaker

@@ -1,6 +1,6 @@
-"""Audio files come in; one pandas table goes out, a row per clip, with the decoded audio beside it.
+"""Build one pandas table of clips, a row per recording, and the Dataset of their waveforms.
 
-Sorted, identical files counted once, unusable files and missing clips named.
+The rows are sorted and identical files are counted once. Unusable files and missing clips are reported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,43 +23,26 @@ MAX_LISTED = 20
 
 
 def read_table(
-    files: Mapping[str, Sequence[Path]], cache_dir: Path, own: Mapping[Path, Clip] | None = None
+    files: Mapping[str, Sequence[Path]], cache_dir: Path, custom_clips: Mapping[Path, Clip] | None = None
 ) -> tuple[pd.DataFrame, "Dataset"]:
-    """Read the clips of one or more corpora.
+    """Read and decode the clips of one or more corpora.
 
     Args:
-        files: corpus name -> its audio files, copies among them.
-        cache_dir: where decoded audio is kept.
-        own: what is known of clips whose names say nothing (see `own_clips`).
+        files: corpus name -> its audio files, including copies.
+        cache_dir: folder for decoded audio.
+        custom_clips: file -> labels of clips whose names contain no labels, see `custom_corpus`.
 
     Returns:
-        table: a row per distinct recording, sorted by corpus and clip, with the columns of
-            `corpora.Clip` and `path`, `digest`, `num_copies`, `same_as` (the clip whose bytes it
-            repeats, else ""), `num_samples` (at 16 kHz), `duration_seconds`, `problem` (why it cannot be
-            used, else "").
-        waveforms: Dataset whose row i holds the `waveform` of the table's row i.
+        table: a row per distinct recording, sorted by corpus and clip, with the columns of `corpora.Clip` and
+            `path`, `digest`, `num_copies`, `same_as` (the first clip with identical bytes, or ""),
+            `num_samples` (at 16 kHz), `duration_seconds`, `problem` (why it cannot be used, or "").
+        waveforms: Dataset whose row i holds the `waveform` of row i of the table.
     """
     from datasets import concatenate_datasets
     from pyarrow.compute import list_value_length
 
-    paths = [path for corpus_files in files.values() for path in corpus_files]
     silent = None if is_main_process() else True
-    digests = file_digests(paths, cache_dir, silent)
-    clips = [(own or {}).get(path) or parse_clip(path) for path in paths]
-    columns = {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(Clip)}
-    table = pd.DataFrame(columns | {"path": [str(path) for path in paths], "digest": digests})
-    # Corpora in the order that was asked for; of nested copies the one least deep.
-    table["depth"] = [len(path.parts) for path in paths]
-    table["corpus"] = pd.Categorical(table["corpus"], categories=list(files))
-    table = table.sort_values(["corpus", "clip", "depth", "path"]).drop(columns="depth")
-    table["corpus"] = table["corpus"].astype(str)
-    copies = table.groupby(["corpus", "clip", "digest"])["path"].transform("size")
-    table = (
-        table.assign(num_copies=copies).drop_duplicates(["corpus", "clip", "digest"]).reset_index(drop=True)
-    )
-    first_with_digest = table.groupby("digest")["clip"].transform("first")
-    table["same_as"] = np.where(table["clip"] == first_with_digest, "", first_with_digest)
-
+    table = _list_recordings(files, cache_dir, custom_clips or {}, silent)
     waveforms = concatenate_datasets(
         [
             decode_files(rows["path"].map(Path).tolist(), rows["digest"].tolist(), cache_dir, name, silent)
@@ -73,8 +56,35 @@ def read_table(
     return table, waveforms
 
 
+def _list_recordings(
+    files: Mapping[str, Sequence[Path]],
+    cache_dir: Path,
+    custom_clips: Mapping[Path, Clip],
+    silent: bool | None,
+) -> pd.DataFrame:
+    """Return the table of `read_table` without the columns that need decoded audio."""
+    paths = [path for corpus_files in files.values() for path in corpus_files]
+    digests = file_digests(paths, cache_dir, silent)
+    clips = [custom_clips.get(path) or parse_clip(path) for path in paths]
+    columns = {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(Clip)}
+    table = pd.DataFrame(columns | {"path": [str(path) for path in paths], "digest": digests})
+    # Corpora in the requested order; of nested copies the least deep one comes first and is kept.
+    table["depth"] = [len(path.parts) for path in paths]
+    table["corpus"] = pd.Categorical(table["corpus"], categories=list(files))
+    table = table.sort_values(["corpus", "clip", "depth", "path"]).drop(columns="depth")
+    table["corpus"] = table["corpus"].astype(str)
+    copies = table.groupby(["corpus", "clip", "digest"])["path"].transform("size")
+    table = (
+        table.assign(num_copies=copies).drop_duplicates(["corpus", "clip", "digest"]).reset_index(drop=True)
+    )
+    first_with_digest = table.groupby("digest")["clip"].transform("first")
+    table["same_as"] = np.where(table["clip"] == first_with_digest, "", first_with_digest)
+    return table
+
+
 def _mark_contradictions(table: pd.DataFrame) -> None:
-    """Give a problem to usable rows that contradict another: same name or same bytes, yet different."""
+    """Set `problem` where usable rows contradict each other: one name for two recordings, or one recording
+    under two labels."""
     usable = table[table["problem"] == ""]
     other_content = usable.index[usable.duplicated(["corpus", "clip"])]
     table.loc[other_content, "problem"] = "another recording has the same name"
@@ -87,18 +97,21 @@ def _mark_contradictions(table: pd.DataFrame) -> None:
 
 
 def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame, list[dict]]:
-    """Drop what cannot be used; stop if anything is missing, unless that is allowed.
+    """Drop unusable clips and repeated recordings; stop if a corpus is incomplete, unless that is allowed.
+
+    Args:
+        table: as returned by `read_table`.
+        allow_partial: whether to continue with an incomplete corpus.
 
     Returns:
         table: the usable rows, each recording once; the index still points into the waveforms.
-        findings: per corpus `name`, `clips_expected`, `clips_found` (distinct names), `identical`
-            (clips that repeat another byte for byte) and `unusable` (`"<clip>: <reason>"`).
+        findings: per corpus `name`, `clips_expected`, `clips_found` (distinct names), `identical` (clips that
+            are byte-identical to another) and `unusable` (`"<clip>: <reason>"`).
 
     Raises:
         InputError: clips are unusable, missing or too many, and not `allow_partial`.
     """
-    findings = []
-    complaints = []
+    findings, complaints = [], []
     for name, rows in table.groupby("corpus", sort=False):
         corpus = CORPORA[name]
         unusable = rows[rows["problem"] != ""]
@@ -132,8 +145,8 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
         raise InputError(
             "the corpora are not complete:\n  "
             + "\n  ".join(listed)
-            + "\nGet the missing files (see README, Data), or use what is there with --allow_partial: "
-            "metrics and card then say what is missing."
+            + "\nGet the missing files (see README, Data), or run on the clips found with --allow_partial: "
+            "metrics and card then list what is missing."
         )
     for complaint in complaints[:MAX_LISTED]:
         logger.warning("--allow_partial: %s", complaint)

@@ -1,4 +1,7 @@
-"""A zip comes in; a folder with the clips in it, whole or not at all, goes out."""
+"""Unpack the clips in a zip into a folder, completely or not at all.
+
+Zips with unsafe members, and zip bombs, are rejected.
+"""
 
 import errno
 import itertools
@@ -19,24 +22,27 @@ from tqdm import tqdm
 from utils.data.corpora import parse_clip
 from utils.runtime import InputError, write_json
 
-MARKER = ".unpacked.json"  # in each folder made by `unpack`: from which zip it came
+MARKER = ".unpacked.json"  # in each folder made by `unpack`: the zip that it was unpacked from
 
 MAX_UNPACKED_BYTES = 10**10
-"""Of one zip. The largest corpus unpacks to 0.6 GB; this leaves room for several, and copies, in one zip."""
+"""Limit per zip. The largest corpus unpacks to 0.6 GB; a zip may contain several corpora, and copies."""
 
 MAX_RATIO = 100
-"""How many times larger than the zip its clips may be. Those of RAVDESS are 2.5 times as large, the one that
-shrinks most 6 times; deflated zeros are 1,000 times, and bombs of overlapping members have no limit."""
+"""Limit on the ratio of unpacked to zipped size. RAVDESS has 2.5, the most compressible corpus 6; deflated
+zeros have 1,000, and zip bombs of overlapping members have no limit."""
 
-# As bytes come out in pieces: the others' memory for one piece is set by the zip, up to gigabytes.
+# These are unpacked in small pieces; the piece size of other methods is set by the zip, up to gigabytes.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# What Python's reader raises over damaged and hostile zips, beside its own BadZipFile.
+# Exceptions of Python's zip reader for damaged and malicious zips.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 def folder_for(zip_path: Path, folder: Path) -> Path:
-    """Return `folder`, or folder-2 ... if it is another's: Kaggle calls every download archive.zip."""
+    """Return the folder for the content of a zip: `folder`, or folder-2 ... if that belongs to another zip.
+
+    Kaggle names every download archive.zip, so different zips often want the same folder.
+    """
     names = itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2)))
     for candidate in map(folder.with_name, names):
         if not candidate.exists() or _origin(candidate).get("zip") == str(zip_path.resolve()):
@@ -50,33 +56,33 @@ def _origin(folder: Path) -> dict:
 
 @contextmanager
 def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip to read; whatever is wrong with it is an `InputError` that names it."""
+    """Open a zip for reading; errors of the reader become an `InputError` that names the zip."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except InputError:  # a ValueError, too
+    except InputError:  # is a ValueError, which `_DAMAGE` contains
         raise
     except _DAMAGE as error:
         raise InputError(f"{path} cannot be unpacked ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong and what helps, as the end of a message."""
+    """Return cause and remedy, as the end of a message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: make room"
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{error.strerror}: {error.filename}; unpack it elsewhere and name the folder with --data_dir"
-    return f"{error}; if it is damaged, get it anew"
+    return f"{error}; if it is damaged, download it again"
 
 
 def unpack(zip_path: Path, destination: Path) -> None:
-    """Extract the clips in a zip, and only those, to `destination`, which appears whole or not at all.
+    """Extract the clips in a zip, and no other files, to `destination`, completely or not at all.
 
-    What was unpacked from the same state of the zip stays; what came from another state is replaced.
+    A folder that was unpacked from the same state of the zip is kept; one from another state is replaced.
 
     Raises:
-        InputError: the zip is damaged, unsafe or a bomb, `destination` is not ours, or the disk is full or
-            read-only.
+        InputError: the zip is damaged, unsafe or a bomb; `destination` exists and was not made by this
+            function; or the disk is full or read-only.
     """
     try:
         _unpack(zip_path, destination)
@@ -94,8 +100,8 @@ def _unpack(zip_path: Path, destination: Path) -> None:
             raise InputError(f"{destination} is in the way of {zip_path}: rename one of them")
         if _origin(destination) == origin:
             return
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        if destination.exists():  # outdated; renamed first, so that a kill leaves no half of it
+        shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted run
+        if destination.exists():  # outdated; renamed first, so that an interruption leaves no partial folder
             destination.replace(partial)
             shutil.rmtree(partial)
         try:
@@ -110,7 +116,9 @@ def _unpack(zip_path: Path, destination: Path) -> None:
 def _extract_clips(archive: zipfile.ZipFile, folder: Path) -> None:
     clips = _safe_clips(archive)
     num_bytes = sum(member.file_size for member in clips.values())
-    zip_bytes = Path(archive.filename).stat().st_size  # not what the members declare of their parts of it
+    zip_bytes = (
+        Path(archive.filename).stat().st_size
+    )  # the compressed sizes that members declare may be false
     if num_bytes > min(MAX_UNPACKED_BYTES, MAX_RATIO * zip_bytes):
         largest = max(clips.values(), key=lambda member: member.file_size)
         raise InputError(
@@ -123,11 +131,11 @@ def _extract_clips(archive: zipfile.ZipFile, folder: Path) -> None:
     for path, member in tqdm(clips.items(), desc=f"unpacking {Path(archive.filename).name}", disable=None):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
-            # "x": some file systems take two names for one, and a clip must not replace another.
+            # "x": on some file systems different names denote the same file; no clip may replace another.
             with archive.open(member) as source, (folder / path).open("xb") as target:
-                shutil.copyfileobj(source, target)  # never more than `file_size`: zipfile stops there
+                shutil.copyfileobj(source, target)  # zipfile stops at `file_size` bytes
                 if target.tell() != member.file_size:
-                    raise EOFError(f"{member.file_size:,} bytes declared, {target.tell():,} there")
+                    raise EOFError(f"{member.file_size:,} bytes declared, {target.tell():,} present")
         except _DAMAGE as error:
             raise InputError(
                 f"{archive.filename}: its member {member.filename!r} cannot be unpacked ({_reason(error)})"
@@ -135,20 +143,24 @@ def _extract_clips(archive: zipfile.ZipFile, folder: Path) -> None:
 
 
 def _safe_clips(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """Return the path of each clip in a zip; refuse a zip with anything that a corpus would not have."""
+    """Return path -> member of each clip in a zip.
+
+    Raises:
+        InputError: any member is unsafe.
+    """
     clips = {}
-    names = {}  # path as a file system may fold it -> name
+    names = {}  # path in lower case and one Unicode form, as file systems may treat it -> name
     for member in archive.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))  # some Windows tools write backslashes
         is_clip = parse_clip(path) is not None and not member.is_dir()
-        fault = _fault(member, path, is_clip)
+        fault = _find_fault(member, path, is_clip)
         folded = PurePosixPath(unicodedata.normalize("NFC", str(path)).casefold())
         if is_clip and folded in names:
             fault = f"has the same path as {names[folded]!r}"
         if fault:
             raise InputError(
-                f"{archive.filename}: its member {member.filename!r} {fault}; nothing of such a zip is "
-                "unpacked: get it from another source"
+                f"{archive.filename}: its member {member.filename!r} {fault}; nothing was unpacked: get the "
+                "zip from another source"
             )
         if is_clip:
             names[folded] = member.filename
@@ -156,13 +168,14 @@ def _safe_clips(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo
     return clips
 
 
-def _fault(member: zipfile.ZipInfo, path: PurePosixPath, is_clip: bool) -> str:
-    """Return what is wrong with a member, or "". What is no clip is not unpacked, but betrays the zip."""
+def _find_fault(member: zipfile.ZipInfo, path: PurePosixPath, is_clip: bool) -> str:
+    """Return what is wrong with a member, or "". Unsafe members other than clips make the whole zip
+    suspect."""
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(path).drive:
         return "would be written elsewhere"
     if "\0" in member.orig_filename:
-        return "has a zero byte in its name, behind which another name may hide"
-    # The upper half is the mode of Unix, or 0.
+        return "has a zero byte in its name, which may hide another name"
+    # The upper 16 bits are the Unix file mode, or 0.
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
     if is_clip and any(parse_clip(parent) for parent in path.parents):
@@ -175,6 +188,7 @@ def _fault(member: zipfile.ZipInfo, path: PurePosixPath, is_clip: bool) -> str:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
+    """Raise an `InputError` if the disk of `folder` has fewer than `num_bytes` free bytes."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise InputError(

@@ -1,4 +1,41 @@
-"""Pretrained speech encoders: embeddings, a linear probe, fine-tuning (PyTorch, transformers).
+"""Pretrained speech encoders: embeddings, linear probe, fine-tuning (PyTorch, transformers).
 
-In: an encoder and clips. Out: time means of its layers, a fitted head, a fine-tuned stock classifier.
+Takes a pretrained encoder and a dataset of clips; returns time means of its hidden states, a fitted linear
+head, and a fine-tuned stock classifier.
 """
+
+from utils.encoders.arguments import training_arguments
+from utils.encoders.batches import Clips
+from utils.encoders.classifier import DeployedClassifier, build_classifier
+from utils.encoders.description import describe_classifier, describe_probes, describe_training
+from utils.encoders.distributed import broadcast_from_main, ensure_local, shares_disk_with_main
+from utils.encoders.encoding import EncodedClips, encode_clips
+from utils.encoders.fine_tuning import FineTuning, build_trainer, find_checkpoint, fine_tune
+from utils.encoders.freezing import predict
+from utils.encoders.partial_model import FrozenClips
+from utils.encoders.probe import fold_into, scale_logits
+from utils.encoders.trainer import OnSaveCallback
+
+__all__ = [
+    "Clips",
+    "DeployedClassifier",
+    "EncodedClips",
+    "FineTuning",
+    "FrozenClips",
+    "OnSaveCallback",
+    "broadcast_from_main",
+    "build_classifier",
+    "build_trainer",
+    "describe_classifier",
+    "describe_probes",
+    "describe_training",
+    "encode_clips",
+    "ensure_local",
+    "find_checkpoint",
+    "fine_tune",
+    "fold_into",
+    "predict",
+    "scale_logits",
+    "shares_disk_with_main",
+    "training_arguments",
+]

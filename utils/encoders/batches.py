@@ -1,8 +1,8 @@
-"""A split of the Dataset comes in; batches that need no padding go out, for PyTorch.
+"""Training batches without padding, and whole clips for evaluation, for PyTorch.
 
-Padding moves the output of group-norm encoders (wav2vec2-base, -960h) by more than clips differ from
-each other, and `pipeline` never pads. So training clips of like length meet in a batch and are cut to
-one length, and evaluation sees each clip whole and by itself.
+Padding changes the output of encoders with group normalisation (wav2vec2-base, wav2vec2-base-960h) by more
+than clips differ from each other, and `pipeline` does not pad. Therefore training clips of similar length
+share a batch and are cropped to one length, and in evaluation each clip is processed whole and alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ from utils.data.augment import augment
 from utils.data.decoding import Waveforms
 
 LENGTH_JITTER = 0.02
-"""Standard deviation of the factor on a clip's length before sorting: batches differ between epochs."""
+"""Standard deviation of the relative noise on the lengths by which clips are sorted into batches."""
 
 
 class EqualLengthSampler(torch.utils.data.Sampler):
-    """Draws every clip once an epoch, in batches whose clips are cut to one length.
+    """Sample every clip once per epoch, in batches of clips that are cropped to one length.
 
-    Yields keys `(index, num_samples, epoch)` for `Clips`. All randomness comes from `(seed, epoch)`
-    here and `(seed, epoch, index)` there, so a run is the same with any number of processes, loader
-    workers or restarts.
+    Yields keys `(index, num_samples, epoch)` for `Clips`. The randomness depends only on `(seed, epoch)` here
+    and on `(seed, epoch, index)` in `Clips`, so a run does not depend on the number of processes, data loader
+    workers or restarts. If the number of clips is no multiple of `batch_size`, some clips occur twice.
 
     Args:
-        lengths: samples per clip.
-        batch_size: clips per optimiser step, over all processes and accumulation steps.
-        max_samples: no clip is longer than this in training.
+        lengths: number of samples of each clip.
+        batch_size: clips per optimiser step, over all processes and gradient accumulation steps.
+        max_samples: training clips are cropped to at most this many samples.
         seed: of the order of the clips.
     """
 
@@ -39,6 +39,7 @@ class EqualLengthSampler(torch.utils.data.Sampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch; the Trainer calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -46,9 +47,8 @@ class EqualLengthSampler(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         generator = np.random.default_rng((self.seed, self.epoch))
-        # The last batch is filled up with clips that come twice.
         order = generator.permutation(len(self.lengths))
-        order = np.resize(order, len(self))
+        order = np.resize(order, len(self))  # repeats the first clips to fill the last batch
         jittered = self.lengths[order] * (1 + LENGTH_JITTER * generator.standard_normal(len(order)))
         batches = order[np.argsort(jittered, kind="stable")].reshape(-1, self.batch_size)
         for batch in generator.permutation(batches):
@@ -58,16 +58,16 @@ class EqualLengthSampler(torch.utils.data.Sampler):
 
 
 class Clips(torch.utils.data.Dataset):
-    """One split as the Trainer reads it.
+    """One split in the format of the Trainer: `input_values`, float32 (num_samples,), and `label`.
 
-    `clips[i]` is clip i, whole. `clips[i, num_samples, epoch]` is its training version of that epoch:
-    cut to `num_samples` at a random place and, if so chosen, augmented.
+    `clips[i]` is the whole clip i. `clips[i, num_samples, epoch]` is its training version in that epoch:
+    augmented if `augmented`, and cropped to `num_samples` at a random position.
 
     Args:
-        dataset: a split of `dataset.build_dataset`.
-        feature_extractor: the encoder's; it sees the clip as it will see a user's.
+        dataset: a split of `build_dataset`.
+        feature_extractor: the one of the encoder; it normalises the waveform as in inference.
         augmented: whether training versions are augmented.
-        seed: of cuts and augmentation.
+        seed: of the crops and the augmentation.
     """
 
     def __init__(self, dataset, feature_extractor, augmented: bool = False, seed: int = 0):
@@ -88,14 +88,14 @@ class Clips(torch.utils.data.Dataset):
             generator = np.random.default_rng((self.seed, epoch, index))
             if self.augmented:
                 waveform = augment(waveform, generator, SAMPLING_RATE)
-            waveform = _fit(waveform, num_samples, generator)
+            waveform = _crop_or_pad(waveform, num_samples, generator)
         features = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE)
-        values = torch.as_tensor(features["input_values"][0])
-        return {"input_values": values, "label": int(self.labels[index])}
+        input_values = torch.as_tensor(features["input_values"][0])
+        return {"input_values": input_values, "label": int(self.labels[index])}
 
 
-def _fit(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
-    """Cut at a random place; what augmentation made too short is filled with silence."""
+def _crop_or_pad(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+    """Crop at a random position; a clip that augmentation has shortened is padded with silence."""
     if len(waveform) < num_samples:
         return np.pad(waveform, (0, num_samples - len(waveform)))
     start = generator.integers(len(waveform) - num_samples + 1)
@@ -103,10 +103,18 @@ def _fit(waveform: np.ndarray, num_samples: int, generator: np.random.Generator)
 
 
 def collate(clips: list[dict]) -> dict:
-    """Return `labels` (batch,) and `input_values`: a tensor (batch, num_samples) of equally long waveforms,
-    else a list, which `encoder.unpadded_logits` takes of tensors and `tuned.TunedLayers` of pairs."""
+    """Combine clips into a batch.
+
+    Args:
+        clips: items of `Clips` or `FrozenClips`.
+
+    Returns:
+        `labels`, int64 (batch_size,), and `input_values`: a tensor (batch_size, num_samples) if all waveforms
+        have the same length, otherwise a list of tensors (for `freezing.unpadded_logits`) or of pairs (for
+        `partial_model.TunedLayers`).
+    """
     input_values = [clip["input_values"] for clip in clips]
     if torch.is_tensor(input_values[0]) and len({len(values) for values in input_values}) == 1:
         input_values = torch.stack(input_values)
-    # Labels first: the Trainer takes the batch size from the first tensor that it meets.
+    # Labels first: the Trainer takes the batch size from the first tensor in the dict.
     return {"labels": torch.tensor([clip["label"] for clip in clips]), "input_values": input_values}

@@ -1,7 +1,7 @@
-"""What one of several processes knows or has on its disk comes in; all of them know it, or have it on theirs.
+"""Share values, files and weights between the processes of a distributed run (PyTorch, accelerate).
 
-Machines may share a disk or not, and nothing is asked of the user: what a machine's disk lacks is sent to it.
-All processes call these functions together (PyTorch); one that is alone gets its own answer.
+Machines may or may not share a file system; the user does not have to say which. Files that a machine lacks
+are sent to it. All processes must call these functions together; a single process may call them too.
 """
 
 import os
@@ -21,83 +21,89 @@ T = TypeVar("T")
 
 
 def broadcast_from_main(value: T) -> T:
-    """Return the value that the first of all processes has."""
+    """Return the value of the main process in all processes."""
     values = [value]
     broadcast_object_list(values)
     return values[0]
 
 
 def shares_disk_with_main(folder: Path) -> bool:
-    """Say whether this process sees the folder that the first of all processes sees under that name.
+    """Return whether `folder` is the same directory in this process and in the main process.
 
     Args:
-        folder: is made where there are several machines, and then looked into.
+        folder: with several machines, it is created and a temporary file is written to it.
     """
     state = PartialState()
-    if sum(gather_object([state.is_local_main_process])) == 1:
-        return True  # one machine
+    num_machines = sum(gather_object([state.is_local_main_process]))
+    if num_machines == 1:
+        return True
     name = broadcast_from_main(f".{secrets.token_hex(8)}.partial")
     folder.mkdir(parents=True, exist_ok=True)
     if state.is_main_process:
         (folder / name).touch()
     state.wait_for_everyone()
-    # A list of the folder, for a disk in the network may remember that a file was missing.
-    seen = name in os.listdir(folder)  # noqa: PTH208
+    # List the directory: a network file system may have cached that the file does not exist.
+    is_shared = name in os.listdir(folder)  # noqa: PTH208
     state.wait_for_everyone()
     if state.is_main_process:
         (folder / name).unlink()
-    return seen
+    return is_shared
 
 
 def receive_from_other_machines(
-    items: Sequence[T], have: Sequence[bool], read: Callable[[T], object]
+    items: Sequence[T], is_local: Sequence[bool], read: Callable[[T], object]
 ) -> Iterator:
-    """Yield `(item, what was read of it)` for what only another machine's disk has.
+    """Yield `(item, content)` for each item that only another machine has on its disk.
 
-    All processes call it together, each with the same items, and all go through it to the end. Only the first
-    process of a machine is given anything: it is to write it to its disk.
+    All processes must call it with the same items and must exhaust the iterator. It yields only in the first
+    process of each machine, which is expected to write the content to its disk.
 
     Args:
-        have: of each item whether this process's disk has it.
-        read: returns what is to be sent of an item; it is called where the disk has it.
+        items: what the machines may have on their disks, e.g. file names.
+        is_local: for each item, whether it is on the disk of this process.
+        read: returns the content of an item; called only for items on the disk of the calling process.
     """
     state = PartialState()
     if state.num_processes == 1:
         return
-    have = np.asarray(have, dtype=bool)
-    owned = np.stack(gather_object([have]))  # (num_processes, num_items)
-    for number in np.flatnonzero(owned.any(axis=0) & ~owned.all(axis=0)):
-        owner = int(owned[:, number].argmax())
-        parcel = [read(items[number]) if state.process_index == owner else None]
-        broadcast_object_list(parcel, from_process=owner)
-        if state.is_local_main_process and not have[number]:
-            yield items[number], parcel[0]
+    is_local = np.asarray(is_local, dtype=bool)
+    is_available = np.stack(gather_object([is_local]))  # (num_processes, num_items)
+    for number in np.flatnonzero(is_available.any(axis=0) & ~is_available.all(axis=0)):
+        sender = int(is_available[:, number].argmax())
+        content = [read(items[number]) if state.process_index == sender else None]
+        broadcast_object_list(content, from_process=sender)
+        if state.is_local_main_process and not is_local[number]:
+            yield items[number], content[0]
     state.wait_for_everyone()
 
 
 def ensure_local(folder: Path, here: Path, shared: bool) -> Path:
-    """Return a folder on this machine's disk with the files that the first process has in `folder`.
+    """Return a folder on the disk of this machine with the files that the main process has in `folder`.
 
     Args:
-        here: where they are put on machines that do not see that folder.
-        shared: what `shares_disk_with_main` said of it.
+        folder: of the main process.
+        here: where the files are written on machines without access to that folder.
+        shared: the result of `shares_disk_with_main` for it.
 
     Returns:
-        `folder` where it is `shared`, else `here`.
+        `folder` if it is `shared`, otherwise `here`.
     """
     PartialState().wait_for_everyone()
     names = broadcast_from_main([path.name for path in folder.glob("*") if path.is_file()])
-    missing = receive_from_other_machines(
+    received = receive_from_other_machines(
         names, [shared] * len(names), lambda name: (folder / name).read_bytes()
     )
-    for name, content in missing:
+    for name, content in received:
         here.mkdir(parents=True, exist_ok=True)
         write_bytes(here / name, content)
     return folder if shared else here
 
 
 def broadcast_weights(model: torch.nn.Module) -> None:
-    """Give all processes the trained weights of the first: the best ones are loaded from its disk."""
+    """Copy the trainable weights of the main process to all processes.
+
+    After training, the Trainer loads the best checkpoint from the disk of the main process.
+    """
     for parameter in model.parameters():
         if parameter.requires_grad:
             broadcast(parameter.data)

@@ -1,7 +1,6 @@
-"""How many frames clips have comes in; a file goes out that holds what a layer is given of each clip.
+"""The input of one encoder layer for all clips of a corpus, in a memory-mapped file.
 
-It is mapped into memory, so it may be larger than that. Several processes fill it, a killed one goes on where
-it was.
+The file may be larger than memory. Several processes can fill it, and a killed pass can be resumed.
 """
 
 from collections.abc import Sequence
@@ -11,12 +10,12 @@ import numpy as np
 
 
 class Frames:
-    """What one layer of an encoder is given of each clip: `frames[row]`, float32 (num_frames, hidden_size).
+    """The input of one encoder layer for each clip: `frames[row]`, float32 (num_frames, hidden_size).
 
     Args:
-        folder: for the files; made where it is missing. About 0.5 MB per clip of a base encoder.
-        layer: which one, 0 = the first.
-        num_frames: of each clip.
+        folder: for the files, about 0.5 MB per clip with an encoder of base size; created if missing.
+        layer: index of the layer, 0 = the first.
+        num_frames: number of frames of each clip.
         hidden_size: of the encoder.
     """
 
@@ -24,26 +23,26 @@ class Frames:
         folder.mkdir(parents=True, exist_ok=True)
         self.layer = layer
         self.ends = np.cumsum(num_frames)
-        self.values = _open(folder / "frames.f32", (self.ends[-1], hidden_size), np.float32)
-        self._done = _open(folder / "done.u8", (len(self.ends),), np.uint8)
+        self.values = _open_memmap(folder / "frames.f32", (self.ends[-1], hidden_size), np.float32)
+        self._is_filled = _open_memmap(folder / "done.u8", (len(self.ends),), np.uint8)
 
     def missing(self) -> list[int]:
-        """Return the rows that nobody has filled yet."""
-        return np.flatnonzero(self._done == 0).tolist()
+        """Return the rows that are not filled yet."""
+        return np.flatnonzero(self._is_filled == 0).tolist()
 
     def __setitem__(self, row: int, frames: np.ndarray) -> None:
-        self.values[self._place(row)] = frames
-        self._done[row] = 1
+        self.values[self._slice(row)] = frames
+        self._is_filled[row] = 1
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return np.array(self.values[self._place(row)])
+        return np.array(self.values[self._slice(row)])
 
-    def _place(self, row: int) -> slice:
+    def _slice(self, row: int) -> slice:
         return slice(self.ends[row - 1] if row else 0, self.ends[row])
 
 
-def _open(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """Map a file, and make it, of zeros, where it is missing or another size."""
+def _open_memmap(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """Map a file; create it with zeros if it does not exist or has another size."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
     return np.memmap(path, dtype, mode, shape=shape)

@@ -1,7 +1,7 @@
-"""A stock wav2vec2-like classifier comes in; it goes out frozen in part, or as logits per clip.
+"""Freeze parts of a stock classifier, add adapters to it, and compute its predictions (PyTorch).
 
-Serves every class that `AutoModelForAudioClassification` builds over raw waveforms: wav2vec2 and XLS-R,
-HuBERT, WavLM, and their relatives.
+Works with every class that `AutoModelForAudioClassification` builds over raw waveforms: wav2vec2 and XLS-R,
+HuBERT, WavLM, and related encoders.
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,23 @@ from tqdm.auto import tqdm
 from utils.runtime import InputError
 
 HEAD = ("projector", "classifier", "layer_weights")
-"""The parts of a stock classifier that are not the encoder."""
+"""The modules of a stock classifier that do not belong to the encoder."""
 
-
-EXCLUDED = -30.0
-"""Layer weight of a hidden state that the head leaves out: a softmax makes 1e-13 of it."""
+EXCLUDED_WEIGHT = -30.0
+"""Layer weight of a hidden state that the head does not use: about 1e-13 after the softmax."""
 
 
 def is_head(parameter_name: str) -> bool:
-    """True for the parameters of the classification head and of the layer-weighted sum."""
+    """Return whether a parameter belongs to the classification head or the weighted sum of layers."""
     return parameter_name.split(".")[0] in HEAD
 
 
 def num_used_layers(config) -> int:
-    """Return how many transformer layers of an encoder a head can rest on.
+    """Return the number of transformer layers of an encoder whose outputs the head can use.
 
-    All, unless a layer norm follows the last one (XLS-R, WavLM-large, HuBERT-large): the last hidden state is
-    what that norm returns in transformers up to 5.15, and what it is given in later versions. A classifier
-    that rests on it gives other logits in another version, so the state after the last layer is left out.
+    All, unless a layer norm follows the last layer (XLS-R, WavLM-large, HuBERT-large). In transformers up to
+    5.15 the last hidden state is the output of that norm, in later versions its input. A classifier that used
+    this state would give other logits in another version, so the state after the last layer is not used.
 
     Args:
         config: of a stock classifier over raw waveforms.
@@ -41,22 +40,27 @@ def num_used_layers(config) -> int:
 
 @torch.no_grad()
 def exclude_last_state(model: torch.nn.Module) -> None:
-    """Give no weight in a stock classifier's sum of layers to states after its `num_used_layers`."""
-    model.layer_weights[num_used_layers(model.config) + 1 :] = EXCLUDED
+    """Set the weight of the hidden states after the `num_used_layers` to zero in the sum of layers."""
+    model.layer_weights[num_used_layers(model.config) + 1 :] = EXCLUDED_WEIGHT
 
 
 def layer_output(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Return the hidden states that a transformer layer gave. It gives a tuple in transformers up to 5.15,
-    and in WavLM in every version."""
+    """Return the hidden states from the output of a transformer layer.
+
+    The output is a tuple in transformers up to 5.15, and for WavLM in every version.
+    """
     return output[0] if isinstance(output, tuple) else output
 
 
 def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.nn.Module]:
-    """Leave the head and the last `num_layers` of the `num_used_layers` trainable.
+    """Freeze all parameters except the head and the last `num_layers` of the `num_used_layers`.
+
+    Args:
+        model: a stock classifier over raw waveforms; changed in place.
+        num_layers: number of transformer layers that stay trainable.
 
     Returns:
-        the frozen modules; they belong in eval mode during training too, for dropout in a part that
-        cannot learn is only noise.
+        the frozen modules. Keep them in eval mode during training: dropout would only add noise.
 
     Raises:
         InputError: the encoder has fewer layers.
@@ -66,50 +70,50 @@ def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.n
     if not 0 <= num_layers <= num_used:
         raise InputError(
             f"--unfreeze_layers {num_layers}: expected 0 to {num_used}, the number of layers that the head "
-            "can rest on"
+            "can use"
         )
-    model.freeze_feature_encoder()  # also tells it not to ask for gradients of its input
+    model.freeze_feature_encoder()  # this also stops it from requiring gradients of its input
     base.requires_grad_(False)
-    kept = num_used - num_layers
-    for layer in layers[kept:num_used]:
+    num_frozen = num_used - num_layers
+    for layer in layers[num_frozen:num_used]:
         layer.requires_grad_(True)
     frozen = [base.feature_extractor, base.feature_projection, base.encoder.pos_conv_embed]
-    frozen += [*layers[:kept], *layers[num_used:]]
-    if kept:
-        frozen.append(base.encoder.dropout)  # it stands before the first layer
+    frozen += [*layers[:num_frozen], *layers[num_used:]]
+    if num_frozen:
+        frozen.append(base.encoder.dropout)  # applied before the first layer
     return frozen
 
 
 def count_frames(model: torch.nn.Module, num_samples: Sequence[int]) -> list[int]:
-    """Return how many frames the convolutions of a stock classifier make of clips of these lengths."""
+    """Return the number of frames that the convolutions compute from clips of these numbers of samples."""
     return model.base_model._get_feat_extract_output_lengths(torch.tensor(list(num_samples))).tolist()
 
 
 def add_lora(model: torch.nn.Module, rank: int):
     """Freeze the encoder and add low-rank adapters to the feed-forward parts of all its layers.
 
-    Not to the attention: WavLM's reads the weights of its projections past them, so there an adapter would
-    learn nothing and yet be merged.
+    The attention gets no adapters: WavLM reads the weights of its projections directly and bypasses their
+    forward pass, so an adapter there would not be trained, and would still be merged.
 
     Args:
-        model: a stock classifier; its head stays trainable, and its function is unchanged.
+        model: a stock classifier; its head stays trainable, and its output is unchanged.
         rank: of the adapters.
 
     Returns:
-        the peft model around it, whose `merge_and_unload()` makes a stock classifier of it again (Hu et al.
-        2022, "LoRA: Low-Rank Adaptation of Large Language Models").
+        the peft model around it. Its `merge_and_unload()` returns a stock classifier again (Hu et al. 2022,
+        "LoRA: Low-Rank Adaptation of Large Language Models").
     """
     from peft import LoraConfig, LoraModel
     from peft.tuners.lora import Linear
 
-    settings = LoraConfig(
+    config = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["intermediate_dense", "output_dense"]
     )
-    # The class that peft chooses anyway. Named, it is taken without a look at torchao, of which Colab has a
-    # version that peft refuses (its guide to custom models, "dynamic dispatch").
-    settings._register_custom_module({torch.nn.Linear: Linear})
-    model.freeze_feature_encoder()  # tells it not to ask for gradients of its input
-    adapted = LoraModel(model, settings, "default")
+    # peft would choose the same class, but it would import torchao first, and it rejects the version on Colab
+    # (peft's guide to custom models, "dynamic dispatch").
+    config._register_custom_module({torch.nn.Linear: Linear})
+    model.freeze_feature_encoder()  # stops it from requiring gradients of its input
+    adapted = LoraModel(model, config, "default")
     for name, parameter in model.named_parameters():
         if is_head(name):
             parameter.requires_grad_(True)
@@ -117,11 +121,11 @@ def add_lora(model: torch.nn.Module, rank: int):
 
 
 def unpadded_logits(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return float32 logits (num_clips, num_labels), the same for each clip as for that clip alone.
+    """Return float32 logits (num_clips, num_labels), for each clip the same as for that clip alone.
 
     Args:
         model: a stock classifier.
-        clips: tensors (num_samples,) on the model's device. Equally long ones share a forward pass.
+        clips: tensors (num_samples,) on the device of the model. Clips of equal length share a forward pass.
     """
     lengths = torch.tensor([len(clip) for clip in clips])
     logits = [None] * len(clips)
@@ -135,15 +139,21 @@ def unpadded_logits(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> to
 
 @torch.inference_mode()
 def predict(model: torch.nn.Module, clips: torch.utils.data.Dataset, description: str) -> torch.Tensor:
-    """Return the probabilities (num_clips, num_labels) of whole clips in float32 on the CPU.
+    """Return the probabilities of whole clips. With several processes each predicts a share of the clips.
 
-    With several processes each takes its share, and all get the whole result in the clips' order.
+    Args:
+        model: a stock classifier; it is set to eval mode.
+        clips: `clips[i]["input_values"]` is a tensor (num_samples,).
+        description: of the progress bar.
+
+    Returns:
+        float64 (num_clips, num_labels) on the CPU, in all processes. The logits are computed in float32.
     """
     state = PartialState()
     model.eval()
-    mine = range(state.process_index, len(clips), state.num_processes)
+    own_clips = range(state.process_index, len(clips), state.num_processes)
     logits = []
-    for index in tqdm(mine, description, disable=None if state.is_main_process else True):
+    for index in tqdm(own_clips, description, disable=None if state.is_main_process else True):
         values = clips[index]["input_values"].to(model.device)
         logits.append((index, unpadded_logits(model, [values])[0].cpu()))
     in_order = [values for _, values in sorted(gather_object(logits), key=lambda pair: pair[0])]

@@ -1,7 +1,8 @@
-"""A classifier with frozen lower layers comes in; the part that learns goes out, and what it hears of clips.
+"""Fine-tune the last layers of an encoder on the stored outputs of its frozen layers (PyTorch).
 
-What the frozen part makes of a clip never changes, so it is computed once; training runs the rest alone. The
-sum over layers takes the time means of the frozen ones: everything after it is affine, so that is the same.
+The outputs of the frozen layers never change, so they are computed once (`embeddings.embed`), and training
+runs only the layers after them. Of the frozen layers, the weighted sum of layers uses the time means: all
+operations after that sum are affine, so the result is the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,15 @@ from utils.encoders.frames import Frames
 from utils.encoders.freezing import layer_output, num_used_layers
 
 MAX_PADDING = 0.05
-"""Share of the frames of a pass that may be padding. It is masked, so it costs time and changes nothing."""
+"""Maximum ratio of padded to real frames in a forward pass. Padding is masked: it costs only time."""
 
 
 class TunedLayers(torch.nn.Module):
-    """The last of the `num_used_layers` of a stock classifier and its head; it shares their weights with it.
+    """The last of the `num_used_layers` of a stock classifier and its head, with shared weights.
 
     Args:
         model: a stock classifier over raw waveforms with `use_weighted_layer_sum`.
-        num_layers: how many of the last layers.
+        num_layers: number of transformer layers, counted from the last one that is used.
     """
 
     def __init__(self, model: torch.nn.Module, num_layers: int):
@@ -34,40 +35,39 @@ class TunedLayers(torch.nn.Module):
         self.classifier = model.classifier
         self.layer_weights = model.layer_weights
         self._config = model.config
-        # WavLM's first layer says for all of them how much distance matters. In a list it is no part of this
-        # module: it may be frozen.
-        self._distances = [getattr(encoder.layers[0].attention, "compute_bias", None)]
+        # In WavLM the first layer, which may be frozen, computes the relative position bias of all layers.
+        self._compute_position_bias = getattr(encoder.layers[0].attention, "compute_bias", None)
 
     def forward(self, input_values: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """Return logits (num_clips, num_labels), of each clip the same as of that clip alone.
+        """Return logits (num_clips, num_labels), for each clip the same as for that clip alone.
 
         Args:
-            input_values: of each clip as in `FrozenClips`, on the device of the weights. Those of like length
-                share a pass.
+            input_values: for each clip the pair of `FrozenClips`, on the device of the weights. Clips of
+                similar length share a forward pass.
         """
         pooled = [None] * len(input_values)
-        for rows in alike([len(frames) for frames, _ in input_values]):
+        for rows in similar_length_groups([len(frames) for frames, _ in input_values]):
             means = [*torch.stack([input_values[row][1] for row in rows]).unbind(dim=1)]
-            means += self._run([input_values[row][0] for row in rows])
+            means += self._tuned_means([input_values[row][0] for row in rows])
             weights = self.layer_weights.softmax(dim=-1)[: len(means)]
-            together = (torch.stack(means, dim=1) * weights[:, None]).sum(dim=1)
-            for row, values in zip(rows, together, strict=True):
+            weighted_sum = (torch.stack(means, dim=1) * weights[:, None]).sum(dim=1)
+            for row, values in zip(rows, weighted_sum, strict=True):
                 pooled[row] = values
         return self.classifier(self.projector(torch.stack(pooled)))
 
-    def _run(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the time means (num_clips, hidden_size) after each layer."""
+    def _tuned_means(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the time means (num_clips, hidden_size) of the output of each tuned layer."""
         hidden = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
         lengths = torch.tensor([len(clip) for clip in clips], device=hidden.device)
-        sounds = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-        is_wavlm = self._distances[0] is not None
+        is_frame = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+        is_wavlm = self._compute_position_bias is not None
         options = {"attention_mask": None}
         if len({len(clip) for clip in clips}) > 1:
-            mask = sounds if is_wavlm else create_bidirectional_mask(self._config, hidden, sounds)
+            mask = is_frame if is_wavlm else create_bidirectional_mask(self._config, hidden, is_frame)
             options["attention_mask"] = mask
         if is_wavlm and self.num_frozen:
             with torch.no_grad():
-                bias = self._distances[0](hidden.shape[1], hidden.shape[1])
+                bias = self._compute_position_bias(hidden.shape[1], hidden.shape[1])
             options["position_bias"] = bias[None].repeat(len(hidden), 1, 1, 1).flatten(0, 1)
         means = []
         for layer in self.layers:
@@ -75,12 +75,12 @@ class TunedLayers(torch.nn.Module):
             if is_wavlm:
                 options["position_bias"] = output[1]
             hidden = layer_output(output)
-            means.append((hidden * sounds[..., None]).sum(dim=1) / lengths[:, None])
+            means.append((hidden * is_frame[..., None]).sum(dim=1) / lengths[:, None])
         return means
 
 
-def alike(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield groups of clips that, padded to the longest, are at most `MAX_PADDING` longer than they are."""
+def similar_length_groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield groups of rows; padding a group to its longest clip adds at most `MAX_PADDING` to its frames."""
     group, total = [], 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         total += lengths[row]
@@ -92,16 +92,16 @@ def alike(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 class FrozenClips(torch.utils.data.Dataset):
-    """What the frozen part of an encoder makes of the clips of a split.
+    """The outputs of the frozen layers for the clips of one split, in the format of the Trainer.
 
-    `clips[i]`, or `clips[i, ...]` as the sampler asks for it, has the `label` and, for `TunedLayers`, the
-    `input_values`: float32 frames (num_frames, hidden_size), which the first tuned layer is given, and means
-    (num_frozen_layers + 1, hidden_size), the time means of the hidden states up to there.
+    `clips[i]`, or `clips[i, ...]` with a key of the sampler, has the `label` and, for `TunedLayers`, the
+    `input_values`: float32 frames (num_frames, hidden_size), the input of the first tuned layer, and float32
+    means (num_frozen_layers + 1, hidden_size), the time means of the hidden states up to that input.
 
     Args:
         frames: of the corpus.
-        means: float32 (num_clips, num_used_layers + 1, hidden_size) of the corpus, as from `embed.embed`.
-        rows: the split's in both.
+        means: float32 (num_clips, num_used_layers + 1, hidden_size) of the corpus, from `embeddings.embed`.
+        rows: of the split, in both.
         labels: of these rows.
     """
 

@@ -1,8 +1,8 @@
-"""Time means of an encoder's layers come in; a linear head goes out, folded into the stock checkpoint.
+"""A linear probe on the time means of an encoder's layers, stored as the head of a stock classifier.
 
-The head is a standard scaler and a logistic regression on one layer, or on the average of all. Both are
-affine, and so is everything that a stock classifier does after its encoder: what is saved is a stock
-checkpoint whose `pipeline` gives the probabilities of scikit-learn.
+The probe is a `StandardScaler` and a `LogisticRegression` on one layer, or on the mean of all layers. Both
+are affine, like all operations of a stock classifier after its encoder. Therefore `pipeline` gives the same
+probabilities with the saved stock checkpoint as scikit-learn with the probe.
 """
 
 from collections.abc import Sequence
@@ -22,27 +22,32 @@ from tqdm.auto import tqdm
 from utils.encoders.freezing import exclude_last_state
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-"""Inverse strengths of the penalty (scikit-learn's C) to choose from, of standardised features."""
+"""Candidate values of C, the inverse regularisation strength of scikit-learn, for standardised features."""
 
-SHARED = 0.8
-"""Heads that have at least this share of their training clips in common choose layer and C together, on those
-clips alone: for 24 speakers left out in turn five choices do, and none has heard a speaker that it is for."""
+MIN_COMMON = 0.8
+"""Probes share one selection of layer and C, on the training clips common to all of them, if these are at
+least this share of the training clips of each. With 24 speakers left out in turn this makes five selections,
+and none of them uses a test speaker of its probes."""
 
-ONE_HOT = 30.0
-"""Layer weight of the chosen layer, the others have 0: a softmax makes all but 1e-13 of it."""
+SELECTED_WEIGHT = 30.0
+"""Layer weight of the selected layer; the others have 0, about 1e-13 after the softmax."""
+
+Part = tuple[np.ndarray, np.ndarray]
+"""Rows of the training clips of one probe, and the group of each for the cross-validation."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted head.
+    """A fitted linear head.
 
     Attributes:
-        layer: which hidden state it hears, 0 = what the first layer is given; None = the mean of all.
-        strength: the chosen C.
-        weights: (num_labels, hidden_size) and bias: (num_labels,), float64, of the raw time means: the
-            scaler is inside.
-        choice: UAR (num_hidden_states + 1, len(STRENGTHS)) of the cross-validation among the training
-            speakers that chose both; its last row is the mean of all layers.
+        layer: index of the hidden state, 0 = the input of the first layer; None = the mean of all.
+        strength: the selected C.
+        weights: float64 (num_labels, hidden_size), to be applied to the time means; includes the scaler.
+        bias: float64 (num_labels,), likewise.
+        choice: UAR (num_hidden_states + 1, len(STRENGTHS)) in the cross-validation among the training
+            speakers by which layer and C were selected; the last row is the mean of all layers.
+            UAR: unweighted average recall, the mean of the per-emotion recalls.
     """
 
     layer: int | None
@@ -52,21 +57,22 @@ class Probe:
     choice: np.ndarray
 
     def logits(self, means: np.ndarray, rows: Sequence[int] | slice = slice(None)) -> np.ndarray:
-        """(num_clips, num_hidden_states, hidden_size) -> (num_rows, num_labels), float64"""
-        return _features(means, self.layer, rows) @ self.weights.T + self.bias
+        """(num_clips, num_hidden_states, hidden_size) -> float64 (num_rows, num_labels)"""
+        return _layer_features(means, self.layer, rows) @ self.weights.T + self.bias
 
 
-def fit_probes(
-    means: np.ndarray, labels: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], num_labels: int
-) -> list[Probe]:
-    """Fit a head for each of several sets of training clips, on all cores; of several processes one fits.
+def fit_probes(means: np.ndarray, labels: np.ndarray, parts: Sequence[Part], num_labels: int) -> list[Probe]:
+    """Fit a probe for each of several sets of training clips, on all CPU cores.
+
+    With several processes, the main process fits and the others receive the result.
 
     Args:
         means: float32 (num_clips, num_hidden_states, hidden_size).
-        labels: (num_clips,).
-        parts: of each head the rows of its training clips, and what must not stand on both sides of the
-            cross-validation that chooses layer and C: their `splits.selection_groups`.
-        num_labels: all of them occur in each part.
+        labels: int (num_clips,).
+        parts: for each probe the rows of its training clips and the group of each, see
+            `splits.selection_groups`. Clips of one group are on the same side of each split of the
+            cross-validation that selects layer and C.
+        num_labels: every label occurs in every part.
     """
     probes = [None] * len(parts)
     if PartialState().is_main_process:
@@ -74,53 +80,58 @@ def fit_probes(
     return broadcast_object_list(probes)
 
 
-def _fit_probes(means, labels, parts, num_labels) -> list[Probe]:
+def _fit_probes(means: np.ndarray, labels: np.ndarray, parts: Sequence[Part], num_labels: int) -> list[Probe]:
     candidates = [*range(means.shape[1]), None]
-    choosers = _share(parts)
-    distinct = list(dict.fromkeys(choosers))
-    scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
-        joblib.delayed(_cross_validate)(_features(means, layer, rows), labels[rows], groups)
-        for rows, groups in (_common(parts, chooser) for chooser in distinct)
-        for layer in candidates
-    )
-    scores = list(tqdm(scores, "Choosing layers", len(distinct) * len(candidates)))
-    choices = np.array(scores).reshape(len(distinct), len(candidates), len(STRENGTHS))
+    blocks = _selection_blocks(parts)
+    choices = _cross_validate_layers(means, labels, parts, dict.fromkeys(blocks), candidates)
     probes = []
-    for chooser, (rows, _) in zip(choosers, parts, strict=True):
-        choice = choices[distinct.index(chooser)]
+    for block, (rows, _) in zip(blocks, parts, strict=True):
+        choice = choices[block]
         best, strength = np.unravel_index(choice.argmax(), choice.shape)
         layer, strength = candidates[best], STRENGTHS[strength]
-        scaler, model = _fit(_features(means, layer, rows), labels[rows], [strength])[0]
-        weights = _as_rows(model.coef_, num_labels) / scaler.scale_
-        bias = _as_rows(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
+        scaler, model = _fit(_layer_features(means, layer, rows), labels[rows], [strength])[0]
+        weights = _row_per_label(model.coef_, num_labels) / scaler.scale_
+        bias = _row_per_label(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
         probes.append(Probe(layer, strength, weights, bias, choice))
     return probes
 
 
-def _share(parts) -> list[range]:
-    """Return of each part those that it chooses together with: its neighbours, as `SHARED` allows."""
+def _cross_validate_layers(means, labels, parts, blocks, candidates) -> dict[range, np.ndarray]:
+    """Return, for each block of parts, the UAR (len(candidates), len(STRENGTHS)) in the cross-validation."""
+    scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
+        joblib.delayed(_cross_validate)(_layer_features(means, layer, rows), labels[rows], groups)
+        for rows, groups in (_common_rows(parts, block) for block in blocks)
+        for layer in candidates
+    )
+    scores = list(tqdm(scores, "Selecting layers", len(blocks) * len(candidates)))
+    scores = np.array(scores).reshape(len(blocks), len(candidates), len(STRENGTHS))
+    return dict(zip(blocks, scores, strict=True))
+
+
+def _selection_blocks(parts: Sequence[Part]) -> list[range]:
+    """Return, for each part, the consecutive parts with which it shares a selection (see `MIN_COMMON`)."""
     blocks = [range(1)]
     for number in range(1, len(parts)):
-        wider = range(blocks[-1].start, number + 1)
-        num_common = len(_common(parts, wider)[0])
-        if all(num_common >= SHARED * len(parts[each][0]) for each in wider):
-            blocks[-1] = wider
+        extended = range(blocks[-1].start, number + 1)
+        num_common = len(_common_rows(parts, extended)[0])
+        if all(num_common >= MIN_COMMON * len(parts[each][0]) for each in extended):
+            blocks[-1] = extended
         else:
             blocks.append(range(number, number + 1))
     return [block for block in blocks for _ in block]
 
 
-def _common(parts, block: range) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that all parts of a block train on, and their groups."""
+def _common_rows(parts: Sequence[Part], block: range) -> Part:
+    """Return the rows that are in the training clips of all parts of a block, and their groups."""
     rows, groups = parts[block.start]
-    common = np.ones(len(rows), dtype=bool)
+    is_common = np.ones(len(rows), dtype=bool)
     for number in block:
-        common &= np.isin(rows, parts[number][0])
-    return rows[common], np.asarray(groups)[common]
+        is_common &= np.isin(rows, parts[number][0])
+    return rows[is_common], np.asarray(groups)[is_common]
 
 
-def _features(means: np.ndarray, layer: int | None, rows: Sequence[int] | slice) -> np.ndarray:
-    """Return (num_rows, hidden_size) of one layer, or of the mean of all, read one after the other."""
+def _layer_features(means: np.ndarray, layer: int | None, rows: Sequence[int] | slice) -> np.ndarray:
+    """Return (num_rows, hidden_size) of one layer, or the mean of all layers, read one after the other."""
     if layer is not None:
         return np.asarray(means[rows, layer])
     total = np.asarray(means[rows, 0])
@@ -129,49 +140,51 @@ def _features(means: np.ndarray, layer: int | None, rows: Sequence[int] | slice)
     return np.asarray(total / np.float32(means.shape[1]))
 
 
-def _as_rows(values: np.ndarray, num_labels: int) -> np.ndarray:
-    """Of two labels scikit-learn keeps the second one's logit alone."""
+def _row_per_label(values: np.ndarray, num_labels: int) -> np.ndarray:
+    """Add a row of zeros if there are two labels: scikit-learn then stores only the second label's logit."""
     return np.vstack([np.zeros_like(values), values]) if num_labels == 2 else values
 
 
 def _cross_validate(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the UAR (len(STRENGTHS),) over all held-out groups together."""
-    told = np.empty((len(STRENGTHS), len(labels)), dtype=int)
+    """Return the UAR (len(STRENGTHS),) of the predictions for all held-out groups together."""
+    predictions = np.empty((len(STRENGTHS), len(labels)), dtype=int)
     for train, test in GroupKFold(min(4, len(np.unique(groups)))).split(features, labels, groups):
         for number, (scaler, model) in enumerate(_fit(features[train], labels[train], STRENGTHS)):
-            told[number, test] = model.predict(scaler.transform(features[test]))
-    return np.array([balanced_accuracy_score(labels, row) for row in told])
+            predictions[number, test] = model.predict(scaler.transform(features[test]))
+    return np.array([balanced_accuracy_score(labels, row) for row in predictions])
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[tuple]:
-    """Return (scaler, logistic regression) for each strength; each starts from the weaker one before it."""
+    """Return (scaler, logistic regression) for each C, in ascending order; each is warm-started."""
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
-    fitted, start = [], None
+    fitted, previous = [], None
     for strength in sorted(strengths):
         model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2_000, warm_start=True)
-        if start is not None:
-            model.coef_, model.intercept_ = start.coef_.copy(), start.intercept_.copy()
-            model.classes_ = start.classes_
-        start = model.fit(scaled, labels)
+        if previous is not None:
+            model.coef_, model.intercept_ = previous.coef_.copy(), previous.intercept_.copy()
+            model.classes_ = previous.classes_
+        previous = model.fit(scaled, labels)
         fitted.append((scaler, model))
     return fitted
 
 
 @torch.no_grad()
 def fold_into(model: torch.nn.Module, probe: Probe) -> None:
-    """Give a stock classifier the head of a probe.
+    """Set the head of a stock classifier to that of a probe.
 
-    The rows of its projector that the head does not need keep small random weights, and the classifier gives
-    them none: the function is the probe's, and later training can make use of them.
+    The probe needs only `num_labels` rows of the projector. The other rows keep small random weights, and the
+    classifier gives them weight 0: the output is that of the probe, and fine-tuning can use these rows.
 
     Args:
-        model: with `use_weighted_layer_sum`; its projector has at least as many rows as labels.
+        model: with `use_weighted_layer_sum`; its projector has at least as many rows as there are labels.
+            Changed in place.
+        probe: the fitted head.
     """
     num_labels = len(probe.bias)
     model.layer_weights.zero_()
     if probe.layer is not None:
-        model.layer_weights[probe.layer] = ONE_HOT
+        model.layer_weights[probe.layer] = SELECTED_WEIGHT
     exclude_last_state(model)
     torch.nn.init.normal_(model.projector.weight, std=0.02)
     torch.nn.init.zeros_(model.projector.bias)
@@ -184,6 +197,6 @@ def fold_into(model: torch.nn.Module, probe: Probe) -> None:
 
 @torch.no_grad()
 def scale_logits(model: torch.nn.Module, factor: float) -> None:
-    """Multiply the logits of a stock classifier: by 1 / temperature, to calibrate it."""
+    """Multiply the logits of a stock classifier, by 1 / temperature for calibration. Changes its weights."""
     model.classifier.weight.mul_(factor)
     model.classifier.bias.mul_(factor)

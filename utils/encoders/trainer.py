@@ -1,7 +1,7 @@
-"""A classifier frozen in part and its clips come in; a transformers Trainer for them goes out.
+"""The transformers Trainer for partly frozen classifiers (PyTorch).
 
-What it adds to the stock one: class weights, a learning rate of its own for the head, frozen parts that
-stay in eval mode, batches without padding, and a log that says how long things took, across kills.
+It adds to the stock Trainer: class weights, a separate learning rate for the head, frozen modules that stay
+in eval mode, batches without padding, and a log of durations that survives a restart.
 """
 
 import time
@@ -16,27 +16,27 @@ from utils.encoders.freezing import is_head
 
 
 class OnSaveCallback(TrainerCallback):
-    """Calls `then` in the main process whenever a checkpoint is whole."""
+    """Call a function in the main process after each checkpoint that the Trainer has saved."""
 
-    def __init__(self, then: Callable[[], None]):
-        self.then = then
+    def __init__(self, function: Callable[[], None]):
+        self.function = function
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if state.is_world_process_zero:
-            self.then()
+            self.function()
 
 
 class EmotionTrainer(Trainer):
     """Fine-tune a stock audio classifier.
 
     Args:
-        model: a stock classifier over raw waveforms, or the `tuned.TunedLayers` of one.
-        logits: takes the model, wrapped or not, and the `input_values` of a batch, and returns the logits.
-        frozen: modules that do not learn, as from `encoder.freeze_all_but_last`.
-        head_learning_rate: of the head; the encoder's layers have `args.learning_rate`.
-        class_weights: float tensor (num_labels,), the weight of each label in the training loss.
-        max_samples: training clips are cut to this many samples.
-        kwargs: the stock Trainer's; the datasets are `batches.Clips`, or `tuned.FrozenClips`.
+        model: a stock classifier over raw waveforms, or its `partial_model.TunedLayers`.
+        logits: function of the model, wrapped or not, and the `input_values` of a batch; returns the logits.
+        frozen: modules that are not trained, from `freezing.freeze_all_but_last`.
+        head_learning_rate: of the head; the layers of the encoder have `args.learning_rate`.
+        class_weights: float (num_labels,), the weight of each label in the training loss.
+        max_samples: training clips are cropped to at most this many samples.
+        kwargs: of the stock Trainer; the datasets are `batches.Clips` or `partial_model.FrozenClips`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class EmotionTrainer(Trainer):
         max_samples: int,
         **kwargs,
     ):
-        # These classes ignore the number of items in a batch, so the Trainer must average over steps.
+        # The model ignores `num_items_in_batch`, so the Trainer must average over accumulation steps.
         model.accepts_loss_kwargs = False
         super().__init__(model=model, data_collator=collate, **kwargs)
         self.logits = logits
@@ -58,14 +58,16 @@ class EmotionTrainer(Trainer):
         self.head_learning_rate = head_learning_rate
         self.class_weights = class_weights.float().to(self.args.device)
         self.max_samples = max_samples
-        self.logged = time.perf_counter()
+        self.last_log_time = time.perf_counter()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the `seconds` since the entry before. The Trainer's own time forgets what a resumed run
-        had done before; its checkpoints keep the log."""
+        """Log, with the `seconds` since the previous entry.
+
+        The Trainer's own times start again when a run is resumed; the log is stored in the checkpoints.
+        """
         now = time.perf_counter()
-        super().log(logs | {"seconds": now - self.logged}, start_time)
-        self.logged = now
+        super().log(logs | {"seconds": now - self.last_log_time}, start_time)
+        self.last_log_time = now
 
     def _get_train_sampler(self, train_dataset=None):
         args = self.args
@@ -74,6 +76,7 @@ class EmotionTrainer(Trainer):
         return EqualLengthSampler(self.train_dataset.lengths, clips_per_step, self.max_samples, seed)
 
     def create_optimizer(self, model=None):
+        """Create the optimizer, with parameter groups by learning rate and weight decay."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decayed = set(self.get_decay_parameter_names(self.model))
@@ -95,6 +98,7 @@ class EmotionTrainer(Trainer):
         return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the class-weighted cross-entropy, and the logits if `return_outputs`."""
         for module in self.frozen:
             module.eval()
         logits = self.logits(model, inputs["input_values"])
@@ -104,13 +108,15 @@ class EmotionTrainer(Trainer):
             reduction="none",
             label_smoothing=self.args.label_smoothing_factor,
         )
-        # A plain mean of weighted losses: two halves of a batch average to the whole.
+        # Not divided by the sum of the weights: the mean over two half batches is that of the whole batch.
         loss = (losses * self.class_weights[inputs["labels"]]).mean()
         return (loss, logits) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Return no loss, the float32 logits and the labels of a batch."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = self.logits(model, inputs["input_values"]).float()
-        # `compute_metrics` gives the loss; averaged over batches, the last one would weigh too much.
+        # `compute_metrics` returns the loss: a mean over batches would give clips of a smaller last batch
+        # more weight.
         return None, logits, inputs["labels"]

@@ -1,4 +1,15 @@
-"""Truth, probabilities and clips to scores, intervals, calibration, results by subgroup, robustness, explanations.
+"""Evaluation of a classifier: scores, intervals, calibration, subgroups, robustness, explanations.
 
 No module here knows a framework: a model is a function of waveforms that returns probabilities.
 """
+
+from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.explanations import occlude, permutation_importance
+from utils.evaluation.robustness import predict_perturbed
+
+__all__ = [
+    "fit_temperature",
+    "occlude",
+    "permutation_importance",
+    "predict_perturbed",
+]

@@ -1,6 +1,7 @@
-"""Label ids come in; scores as in `metrics.label_scores` go out, as an `evaluate.Metric` without network.
+"""The scores of `metrics.label_scores` as an `evaluate.Metric` that needs no network.
 
-A room of its own: `evaluate` imports transformers and PyTorch, which the other two scripts do without.
+It is a separate module because `evaluate` imports transformers and PyTorch, which `train_baselines.py` and
+`train_cnn.py` do not need.
 """
 
 import evaluate
@@ -10,18 +11,17 @@ from utils.evaluation.metrics import label_scores
 
 
 class EmotionMetric(evaluate.Metric):
-    """Scores of one-label emotion recognition.
+    """Scores of single-label emotion classification.
 
-    `compute(predictions=ids, references=ids, num_labels=n)` returns accuracy, uar, macro_precision and
-    macro_f1 (means over the emotions that occur in `references`), per_label (precision, recall, f1,
-    support; None where undefined) and confusion_matrix (rows = truth).
+    `compute(predictions=ids, references=ids, num_labels=n)` returns what `metrics.label_scores` returns.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy, UAR, macro precision and F1, per-label scores, confusion matrix.",
+            description="Accuracy, UAR (unweighted average recall), macro precision, macro F1, scores per "
+            "label, confusion matrix.",
             citation="",
-            inputs_description="predictions, references: label ids; num_labels: how many labels exist.",
+            inputs_description="predictions, references: label ids; num_labels: number of labels.",
             features=Features({"predictions": Value("int32"), "references": Value("int32")}),
         )
 

@@ -1,8 +1,8 @@
-"""Truth and predictions come in; scores and their intervals go out.
+"""Classification scores from true labels and predicted probabilities.
 
-The label list is explicit everywhere: an emotion that does not occur in the truth has no recall and
-does not count in a mean. UAR is the headline (unweighted average recall; Schuller et al. 2009, "The
-INTERSPEECH 2009 Emotion Challenge").
+The list of labels is always given explicitly: an emotion that does not occur in the true labels has no
+recall and is left out of the means. The headline score is UAR, unweighted average recall, the mean of the
+per-emotion recalls (Schuller et al. 2009, "The INTERSPEECH 2009 Emotion Challenge").
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,18 @@ SCORES = ("accuracy", "uar", "macro_precision", "macro_f1")
 
 
 def label_scores(references: Sequence[int], predictions: Sequence[int], num_labels: int) -> dict:
-    """Return what `emotion_metric.EmotionMetric` computes: accuracy, uar, macro_precision and macro_f1 (means
-    over the labels that occur in `references`), per_label (precision, recall, f1, support; None where
-    undefined) and confusion_matrix (rows = truth)."""
+    """Return the scores of single-label classification.
+
+    Args:
+        references: true label per clip, (num_clips,).
+        predictions: predicted label per clip, (num_clips,).
+        num_labels: number of labels, including those that do not occur.
+
+    Returns:
+        `accuracy`; `uar`, `macro_precision` and `macro_f1` (means over the labels that occur in
+        `references`); `per_label`, a list of `precision`, `recall`, `f1` (None if the label does not occur)
+        and `support`; `confusion_matrix`, a list of rows, one per true label.
+    """
     labels = list(range(num_labels))
     precision, recall, f1, support = precision_recall_fscore_support(
         references, predictions, labels=labels, zero_division=0
@@ -45,7 +54,7 @@ def label_scores(references: Sequence[int], predictions: Sequence[int], num_labe
 def score(
     references: Sequence[int], probabilities: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]
 ) -> dict:
-    """Return the `test` block of metrics.json.
+    """Return the scores of a model on a set of clips; this is the `test` block of metrics.json.
 
     Args:
         references: true label per clip, (num_clips,).
@@ -62,6 +71,7 @@ def score(
     predictions = probabilities.argmax(axis=1)
     scores = label_scores(references, predictions, len(emotions))
     likelihood = probabilities[np.arange(len(references)), references]
+    # log(0) is avoided with the smallest normal number, so that a certain error has a finite loss.
     scores["loss"] = float(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean())
     scores["per_emotion"] = dict(zip(emotions, scores.pop("per_label"), strict=True))
     scores["intervals"] = speaker_intervals(references, predictions, speakers, len(emotions))

@@ -1,7 +1,9 @@
-"""The predictions of a run and what is known of its clips come in; whom it hears worse goes out, judged.
+"""Results by subgroup: gender, speaker and corpus, with tests of the difference between women and men.
 
-The marks are those of audEERING's published tests of emotional categories (Derington et al. 2023, "Testing
-Speech Emotion Recognition Machine Learning Models", arXiv:2312.06270; github.com/audeering/ser-tests).
+The functions take test predictions joined with the metadata of their clips, and return plain data for
+metrics.json. The thresholds are those of audEERING's published tests of emotional categories (Derington et
+al. 2023, "Testing Speech Emotion Recognition Machine Learning Models", arXiv:2312.06270;
+github.com/audeering/ser-tests). UAR is unweighted average recall, the mean of the per-emotion recalls.
 """
 
 from collections.abc import Sequence
@@ -12,31 +14,32 @@ import pandas as pd
 from utils.data.corpora import CORPORA
 from utils.evaluation.intervals import clip_intervals, speaker_intervals, uar_gap
 
-UAR_GAP = 0.075
-RECALL_GAP = 0.175
-"""Most by which UAR, and the recall of one emotion, may differ between women and men. Published for each sex
-against all clips, 1000 of each sex with like emotions, as a model that guesses stays within them. Ours are
-between the sexes, which is up to twice as strict, and on as many clips as the test split has."""
+MAX_UAR_GAP = 0.075
+MAX_RECALL_GAP = 0.175
+"""Maximum difference in UAR, and in the recall of one emotion, between women and men. The published
+thresholds apply to each gender against all clips, with 1000 clips of each gender and similar emotions, such
+that a random model stays within them. Here they apply to the difference between the genders, which is up to
+twice as strict, and to as many clips as the test split has."""
 
 GENDERS = ("female", "male")
-_WORDS = {"female": "women", "male": "men"}
+_GENDER_NOUNS = {"female": "women", "male": "men"}
 
 _TOLERANCE = 1e-9  # 0.80 - 0.725 is more than 0.075 in floating point
 
 
 def join_clips(predictions: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions with `gender`, `intensity` and `text` of their clips.
+    """Return the predictions with the columns `gender`, `intensity` and `text` of their clips.
 
     Args:
-        predictions: a `report.prediction_table`.
-        clips: these columns, `corpus` and `clip`; it may have more clips than were predicted.
+        predictions: a `predictions.prediction_table`.
+        clips: table with these columns, `corpus` and `clip`; it may have clips that were not predicted.
 
     Raises:
-        ValueError: a predicted clip is not among `clips`, or is there twice.
+        ValueError: a predicted clip is missing from `clips`, or occurs there twice.
     """
     keys = ["corpus", "clip"]
-    known = clips[[*keys, "gender", "intensity", "text"]]
-    joined = predictions.merge(known, "left", on=keys, validate="many_to_one", indicator=True)
+    metadata = clips[[*keys, "gender", "intensity", "text"]]
+    joined = predictions.merge(metadata, "left", on=keys, validate="many_to_one", indicator=True)
     unknown = joined.loc[joined["_merge"] == "left_only", "clip"]
     if len(unknown):
         raise ValueError(f"{len(unknown)} predicted clips are not in the table, such as {unknown.iloc[0]}")
@@ -44,51 +47,52 @@ def join_clips(predictions: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_group(rows: pd.DataFrame, emotions: Sequence[str]) -> dict:
-    """Return `clips`, `speakers`, `uar`, `accuracy`, the 95 % `interval` of the UAR, and what that is `over`.
+    """Return the results on a group of clips.
 
-    That is "speakers", or "clips" where there is one speaker; then it says nothing of other voices.
+    Args:
+        rows: predictions of these clips, with `speaker`, `emotion` and `predicted`.
+        emotions: label names.
+
+    Returns:
+        `clips`, `speakers`, `uar`, `accuracy`, the 95 % `interval` of the UAR, and `resampling_unit`:
+        "speakers", or "clips" for a single speaker, whose interval does not extend to other speakers.
     """
-    truth, predicted = (rows[column].map(list(emotions).index) for column in ("emotion", "predicted"))
+    references, predictions = _labels(rows, emotions)
     speakers = rows["speaker"].tolist()
-    several = len(set(speakers)) > 1
+    several_speakers = len(set(speakers)) > 1
     intervals = (
-        speaker_intervals(truth, predicted, speakers, len(emotions))
-        if several
-        else clip_intervals(truth, predicted, len(emotions))
+        speaker_intervals(references, predictions, speakers, len(emotions))
+        if several_speakers
+        else clip_intervals(references, predictions, len(emotions))
     )
-    right = truth == predicted
+    correct = references == predictions
     return {
         "clips": len(rows),
         "speakers": len(set(speakers)),
-        "uar": float(right.groupby(truth).mean().mean()),
-        "accuracy": float(right.mean()),
+        "uar": float(correct.groupby(references).mean().mean()),
+        "accuracy": float(correct.mean()),
         "interval": intervals["uar"],
-        "over": "speakers" if several else "clips",
+        "resampling_unit": "speakers" if several_speakers else "clips",
     }
 
 
 def describe_subgroups(predictions: pd.DataFrame, emotions: Sequence[str]) -> dict:
-    """Compare how well women and men, each speaker and each corpus are heard, and judge.
+    """Return the results by gender, speaker and corpus, and test the differences between women and men.
 
-    Women and men are compared within each corpus: else a corpus of women alone would pass for a gender. The
-    gap is over the emotions that both have there.
+    Women and men are compared within each corpus, so that a corpus of one gender does not distort the
+    comparison, and on the emotions that have clips of both genders there.
 
     Args:
-        predictions: as `join_clips` returns it, of test clips.
+        predictions: of test clips, as returned by `join_clips`.
         emotions: label names.
 
     Returns:
-        Plain data; UAR, recalls and gaps in 0..1.
-        `corpora`, `genders`: name -> `describe_group`. Clips of unknown gender are in no group.
-        `speakers`: the same, worst first, and with `gender` and `corpora`; `worst_speaker`: its name.
-        `recall`: corpus -> emotion -> gender -> recall, None where there is no such clip.
-        `marks`: list of `corpus`, `name` ("UAR", or "recall of" an emotion), `limit`, `value` (women - men,
-        None if there is nothing to compare), its 95 % `interval` over speakers (None with fewer than two
-        of a gender), `verdict`: passed, missed, no meaning, not measurable, and `why` it is one of the
-        last two. A model that cannot be told from chance passes nothing: all may be alike to it because
-        it hears nobody.
-        `limitations`: a sentence for each mark that is missed, and one for each corpus that is not heard
-        better than by chance; no other.
+        Plain data; UAR, recalls and differences in 0..1.
+        `corpora`, `genders`: name -> `describe_group`. Clips of unknown gender are in neither gender.
+        `speakers`: the same, lowest UAR first, with `gender` and `corpora`; `worst_speaker`: the first name.
+        `recall`: corpus -> emotion -> gender -> recall, None if there is no such clip.
+        `tests`: see `_test_genders`.
+        `limitations`: one sentence per failed test, and one per corpus with inconclusive tests.
     """
     speakers = {
         name: describe_group(rows, emotions)
@@ -97,7 +101,7 @@ def describe_subgroups(predictions: pd.DataFrame, emotions: Sequence[str]) -> di
     }
     speakers = dict(sorted(speakers.items(), key=lambda item: item[1]["uar"]))
     corpora = dict(list(predictions.groupby("corpus", sort=False)))
-    marks = [mark for name, rows in corpora.items() for mark in _judge(name, rows, emotions)]
+    tests = [test for name, rows in corpora.items() for test in _test_genders(name, rows, emotions)]
     return {
         "corpora": {name: describe_group(rows, emotions) for name, rows in corpora.items()},
         "genders": {
@@ -107,83 +111,105 @@ def describe_subgroups(predictions: pd.DataFrame, emotions: Sequence[str]) -> di
         },
         "speakers": speakers,
         "worst_speaker": next(iter(speakers)),
-        "recall": {name: _recalls(rows, emotions) for name, rows in corpora.items()},
-        "marks": marks,
-        "limitations": _limitations(marks),
+        "recall": {name: _recall_by_gender(rows, emotions) for name, rows in corpora.items()},
+        "tests": tests,
+        "limitations": _limitations(tests),
     }
 
 
-def _recalls(rows: pd.DataFrame, emotions: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    right = (rows["emotion"] == rows["predicted"]).groupby([rows["emotion"], rows["gender"]]).mean()
+def _labels(rows: pd.DataFrame, emotions: Sequence[str]) -> tuple[pd.Series, pd.Series]:
+    """Return the true and the predicted label of each row."""
+    references, predictions = (rows[column].map(list(emotions).index) for column in ("emotion", "predicted"))
+    return references, predictions
+
+
+def _recall_by_gender(rows: pd.DataFrame, emotions: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    recall = (rows["emotion"] == rows["predicted"]).groupby([rows["emotion"], rows["gender"]]).mean()
     return {
-        emotion: {gender: float(right[emotion, gender]) if (emotion, gender) in right else None}
-        | {other: float(right[emotion, other]) if (emotion, other) in right else None}
+        emotion: {
+            gender: float(recall[emotion, gender]) if (emotion, gender) in recall else None
+            for gender in GENDERS
+        }
         for emotion in emotions
-        for gender, other in [GENDERS]
     }
 
 
-def _judge(corpus: str, rows: pd.DataFrame, emotions: Sequence[str]) -> list[dict]:
-    """Return the marks of one corpus, that of the UAR first."""
-    recall = _recalls(rows, emotions)
-    gaps = {
-        emotion: None if None in each.values() else each["female"] - each["male"]
-        for emotion, each in recall.items()
-        if any(value is not None for value in each.values())
+def _test_genders(corpus: str, rows: pd.DataFrame, emotions: Sequence[str]) -> list[dict]:
+    """Test the differences between women and men in one corpus: that of UAR, then those of the recalls.
+
+    A model that is not distinguishable from chance passes no test, because its results may be equal for all
+    speakers without being correct for any.
+
+    Returns:
+        For each test `corpus`, `name` ("UAR", or "recall of" an emotion), `threshold`, `difference` (women -
+        men, None if there is nothing to compare), its 95 % `interval` over speakers (None with fewer than two
+        speakers of a gender), `verdict` ("passed", "failed", "inconclusive" or "not measurable"), and the
+        `reason` of the last two verdicts, else None.
+    """
+    recall = _recall_by_gender(rows, emotions)
+    differences = {
+        emotion: None if None in by_gender.values() else by_gender["female"] - by_gender["male"]
+        for emotion, by_gender in recall.items()
+        if any(value is not None for value in by_gender.values())
     }
-    common = [emotion for emotion, gap in gaps.items() if gap is not None]
-    compared = rows[rows["gender"].isin(GENDERS)]
-    uar = float(np.mean([gaps[emotion] for emotion in common])) if common else None
-    facts = [("UAR", UAR_GAP, uar, common)]
-    facts += [(f"recall of {emotion}", RECALL_GAP, gap, [emotion]) for emotion, gap in gaps.items()]
-    doubt, absent = _no_better_than_chance(rows, emotions), _who_is_missing(rows)
-    marks = []
-    for name, limit, value, compared_on in facts:
-        verdict, why = "passed", None
-        if value is None:
-            verdict, why = "not measurable", absent or "no emotion that both have"
-        elif abs(value) > limit + _TOLERANCE:
-            verdict = "missed"
-        elif doubt:
-            verdict, why = "no meaning", doubt
-        chosen = compared[compared["emotion"].isin(compared_on)]
-        interval = None if value is None else _gap_interval(chosen, emotions)
-        mark = {"corpus": corpus, "name": name, "limit": limit, "value": value, "interval": interval}
-        marks.append(mark | {"verdict": verdict, "why": why})
-    return marks
+    common = [emotion for emotion, difference in differences.items() if difference is not None]
+    uar = float(np.mean([differences[emotion] for emotion in common])) if common else None
+    compared = [("UAR", MAX_UAR_GAP, uar, common)]
+    compared += [
+        (f"recall of {emotion}", MAX_RECALL_GAP, difference, [emotion])
+        for emotion, difference in differences.items()
+    ]
+    at_chance = _no_better_than_chance(rows, emotions)
+    not_comparable = _missing_genders(rows) or "no emotion with clips of both genders"
+    known = rows[rows["gender"].isin(GENDERS)]
+    tests = []
+    for name, threshold, difference, test_emotions in compared:
+        verdict, reason, interval = "not measurable", not_comparable, None
+        if difference is not None:
+            interval = _gap_interval(known[known["emotion"].isin(test_emotions)], emotions)
+            verdict, reason = "passed", None
+            if abs(difference) > threshold + _TOLERANCE:
+                verdict = "failed"
+            elif at_chance:
+                verdict, reason = "inconclusive", at_chance
+        test = {"corpus": corpus, "name": name, "threshold": threshold, "difference": difference}
+        tests.append(test | {"interval": interval, "verdict": verdict, "reason": reason})
+    return tests
 
 
 def _gap_interval(rows: pd.DataFrame, emotions: Sequence[str]) -> list[float] | None:
-    truth, predicted = (rows[column].map(list(emotions).index) for column in ("emotion", "predicted"))
-    return uar_gap(truth, predicted, rows["gender"] == "female", rows["speaker"], len(emotions))
+    references, predictions = _labels(rows, emotions)
+    return uar_gap(references, predictions, rows["gender"] == "female", rows["speaker"], len(emotions))
 
 
 def _no_better_than_chance(rows: pd.DataFrame, emotions: Sequence[str]) -> str | None:
+    """Return a sentence if the interval of the UAR reaches down to chance, else None."""
     group, chance = describe_group(rows, emotions), 1 / rows["emotion"].nunique()
     if group["interval"] is not None and group["interval"][0] > chance + _TOLERANCE:
         return None
-    return f"its UAR of {100 * group['uar']:.1f} % cannot be told from chance ({100 * chance:.1f} %)"
+    return f"the UAR of {100 * group['uar']:.1f} % is not distinguishable from chance ({100 * chance:.1f} %)"
 
 
-def _who_is_missing(rows: pd.DataFrame) -> str | None:
-    absent = [_WORDS[gender] for gender in GENDERS if not (rows["gender"] == gender).any()]
-    return f"no test clips of {' or '.join(absent)}" if absent else None
+def _missing_genders(rows: pd.DataFrame) -> str | None:
+    missing = [_GENDER_NOUNS[gender] for gender in GENDERS if not (rows["gender"] == gender).any()]
+    return f"no test clips of {' or '.join(missing)}" if missing else None
 
 
-def _limitations(marks: list[dict]) -> list[str]:
-    """Return a sentence for each missed mark, its figures those of the data."""
-    sentences = {}  # of several marks that have no meaning one sentence remains
-    for mark in marks:
-        title = CORPORA[mark["corpus"]].title if mark["corpus"] in CORPORA else mark["corpus"]
-        if mark["verdict"] == "no meaning":
-            sentences[f"On {title} {mark['why']}: that women and men are alike to it means nothing."] = None
-        if mark["verdict"] != "missed":
+def _limitations(tests: list[dict]) -> list[str]:
+    """Return a sentence per failed test, and one per corpus with inconclusive tests."""
+    sentences = {}  # a dictionary keeps the order and drops repeated sentences
+    for test in tests:
+        title = CORPORA[test["corpus"]].title if test["corpus"] in CORPORA else test["corpus"]
+        if test["verdict"] == "inconclusive":
+            sentence = f"On {title}, {test['reason']}: the comparison of women and men is inconclusive."
+            sentences[sentence] = None
+        if test["verdict"] != "failed":
             continue
-        worse, better = ("women", "men") if mark["value"] < 0 else ("men", "women")
-        name = "UAR" if mark["name"] == "UAR" else f"R{mark['name'][1:]} clips"
+        worse, better = ("women", "men") if test["difference"] < 0 else ("men", "women")
+        name = "UAR" if test["name"] == "UAR" else f"R{test['name'][1:]} clips"
         sentence = (
-            f"{name} is {100 * abs(mark['value']):.1f} points lower for {worse} than for {better} on {title} "
-            f"(mark: at most {100 * mark['limit']:.1f})."
+            f"{name} is {100 * abs(test['difference']):.1f} points lower for {worse} than for {better} on "
+            f"{title} (threshold: {100 * test['threshold']:.1f})."
         )
         sentences[sentence] = None
     return list(sentences)

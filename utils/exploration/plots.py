@@ -1,9 +1,8 @@
-"""A table of clips and their measures comes in; figures that show the data go out, as in `plots`."""
+"""Figures of the data: counts of clips, distributions of measures, effect sizes."""
 
 import textwrap
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,31 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from utils.data.labels import EMOTIONS
-from utils.report.style import BLUE, GENDER_COLORS, GREY, ORANGE, STYLE, WIDTH
+from utils.report.style import BLUE, EMOTION_COLORS, GENDER_COLORS, GREEN, GREY, ORANGE, STYLE, WIDTH
 
-# The eight colours of Okabe and Ito, with grey for black; see `plots`.
-_COLORS = ("#808080", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#F0E442")
-EMOTION_COLORS = dict(zip(EMOTIONS, _COLORS, strict=True))
+GROUP_COLORS = (BLUE, ORANGE, "#D55E00", "#CC79A7", GREEN, "#F0E442", GREY, "#56B4E9")
+"""Colours of speakers and corpora."""
+
 _GENDER_COLORS = GENDER_COLORS | {"unknown": GREY}
-_GROUP_COLORS = (BLUE, ORANGE, *_COLORS[4:], GREY, _COLORS[1])
-
-MAX_LEGEND = 8
-"""More groups than that are named on the map itself: nobody tells so many colours apart."""
 
 
-def emotions_of(clips: pd.DataFrame) -> list[str]:
+def present_emotions(clips: pd.DataFrame) -> list[str]:
     """Return the emotions that occur, in the order of `EMOTIONS`."""
     return [emotion for emotion in EMOTIONS if (clips["emotion"] == emotion).any()]
 
 
 @STYLE
 def plot_emotions(corpora: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the clips per emotion of each corpus as bars, women below, men above them.
+    """Draw the number of clips per emotion of each corpus as bars, stacked by gender.
 
     Args:
         corpora: title -> its clips, with `emotion` and `gender`.
     """
-    present = emotions_of(pd.concat(corpora.values()))
+    present = present_emotions(pd.concat(corpora.values()))
     figure = Figure(figsize=(WIDTH, 0.6 + 2.2 * len(corpora)), layout="constrained")
     panels = figure.subplots(len(corpora), 1, squeeze=False, sharex=True)[:, 0]
     genders = [
@@ -58,12 +53,12 @@ def plot_emotions(corpora: Mapping[str, pd.DataFrame]) -> Figure:
 
 @STYLE
 def plot_speakers(clips: pd.DataFrame) -> Figure:
-    """Draw the clips of each speaker as a bar, stacked by emotion.
+    """Draw the number of clips per speaker as bars, stacked by emotion.
 
     Args:
         clips: of one corpus, with `speaker` and `emotion`.
     """
-    counts = pd.crosstab(clips["speaker"], clips["emotion"])[emotions_of(clips)]
+    counts = pd.crosstab(clips["speaker"], clips["emotion"])[present_emotions(clips)]
     figure = Figure(figsize=(WIDTH, 1.2 + 0.23 * len(counts)), layout="constrained")
     axes = figure.subplots()
     _stack(axes.barh, "left", counts, EMOTION_COLORS, 0.8)
@@ -76,23 +71,33 @@ def plot_speakers(clips: pd.DataFrame) -> Figure:
 
 
 def _stack(bar, start: str, counts: pd.DataFrame, colors: Mapping[str, str], size: float) -> None:
-    """Draw a bar per row of `counts`, a piece per column; `start` is where the call wants its foot."""
-    foot = np.zeros(len(counts))
-    for name, pieces in counts.items():
-        bar(counts.index, pieces, size, color=colors[name], edgecolor="white", linewidth=0.5, **{start: foot})
-        foot = foot + pieces.to_numpy()
+    """Draw a stacked bar per row of `counts`, with a segment per column.
+
+    Args:
+        bar: `Axes.bar` or `Axes.barh`.
+        start: name of the parameter of `bar` for the start of a segment.
+        counts: the lengths of the segments.
+        colors: column -> colour.
+        size: width of the bars.
+    """
+    base = np.zeros(len(counts))
+    for name, lengths in counts.items():
+        bar(
+            counts.index, lengths, size, color=colors[name], edgecolor="white", linewidth=0.5, **{start: base}
+        )
+        base = base + lengths.to_numpy()
 
 
 @STYLE
 def plot_durations(clips: pd.DataFrame) -> Figure:
-    """Draw per emotion how long the clips are, and how long the part between the silences is.
+    """Draw box plots of the length of the clips and of their speech parts, per emotion.
 
     Args:
         clips: of one corpus, with `emotion`, `duration_seconds` and `speech_seconds`.
     """
     parts = {"duration_seconds": ("whole clip", GREY), "speech_seconds": ("speech part", BLUE)}
     long = clips.melt("emotion", list(parts), "part", "seconds")
-    long["part"] = long["part"].map({name: words for name, (words, _) in parts.items()})
+    long["part"] = long["part"].map({name: label for name, (label, _) in parts.items()})
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     colors = dict(parts.values())
@@ -105,13 +110,14 @@ def plot_durations(clips: pd.DataFrame) -> Figure:
 
 @STYLE
 def plot_measures(clips: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Draw a panel of boxes per measure: a box per emotion, and of that one per gender.
+    """Draw a panel of box plots per measure, with a box per emotion and gender.
 
-    Where all speakers are of one gender and few, there is a box per speaker instead.
+    If all speakers have one gender and there are at most four, there is a box per emotion and speaker
+    instead.
 
     Args:
         clips: of one corpus, with `emotion`, `gender`, `speaker` and the measures; NaN is left out.
-        labels: measure -> what stands at its axis.
+        labels: measure -> axis label.
     """
     group, colors = _grouping(clips)
     num_rows = (len(labels) + 1) // 2
@@ -128,18 +134,28 @@ def plot_measures(clips: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
 
 
 def _grouping(clips: pd.DataFrame) -> tuple[str, dict[str, str]]:
-    """Return the column that boxes are split by, and the colour of each of its values."""
+    """Return the column by which the boxes are split, and the colour of each of its values."""
     speakers = sorted(clips["speaker"].unique())
     if clips["gender"].nunique() == 1 and len(speakers) <= 4:
-        return "speaker", dict(zip(speakers, _GROUP_COLORS, strict=False))
+        return "speaker", dict(zip(speakers, GROUP_COLORS, strict=False))
     present = set(clips["gender"])
     return "gender", {gender: color for gender, color in _GENDER_COLORS.items() if gender in present}
 
 
 def _draw_boxes(axes: Axes, clips: pd.DataFrame, y: str, group: str, colors: Mapping[str, str]) -> None:
-    """Draw boxes from quartile to quartile, whiskers to the last clip within 1.5 times that; the boxes of one
-    emotion side by side. NaN is left out; no clip, no box."""
-    present = emotions_of(clips)
+    """Draw box plots per emotion, the groups side by side.
+
+    Boxes extend between the quartiles, whiskers to the last clip within 1.5 times that range. NaN is left
+    out.
+
+    Args:
+        axes: where to draw.
+        clips: with `emotion` and the columns `y` and `group`.
+        y: column of the values.
+        group: column by which the boxes are split.
+        colors: value of `group` -> colour.
+    """
+    present = present_emotions(clips)
     width = 0.8 / len(colors)
     for number, (name, color) in enumerate(colors.items()):
         rows = clips[(clips[group] == name) & clips[y].notna()]
@@ -167,78 +183,24 @@ def _legend_below(figure: Figure, colors: Mapping[str, str]) -> None:
 
 
 @STYLE
-def plot_map(positions: np.ndarray, clips: pd.DataFrame, by: str) -> Figure:
-    """Draw the same map of clips twice: coloured by emotion, and by speaker or corpus.
-
-    Args:
-        positions: (num_clips, 2), as `data_stats.map_clips` returns it.
-        clips: `emotion`, `gender` and the column `by`; more groups than `MAX_LEGEND` are named where most of
-            their clips are, men in cold colours and women in warm ones.
-        by: "speaker" or "corpus".
-    """
-    names = list(clips.sort_values(["gender", by], ascending=[False, True])[by].unique())
-    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_map(left, positions, clips["emotion"].to_numpy(), EMOTION_COLORS)
-    if len(names) <= MAX_LEGEND:
-        colors = dict(zip(names, _GROUP_COLORS, strict=False))
-    else:
-        wheel = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, len(names)))
-        colors = dict(zip(names, wheel, strict=True))
-    _draw_map(right, positions, clips[by].to_numpy(), colors)
-    left.set_title("Coloured by emotion")
-    right.set_title(f"The same map, coloured by {by}")
-    return figure
-
-
-def _draw_map(axes: Axes, positions: np.ndarray, groups: np.ndarray, colors: Mapping) -> None:
-    """Draw the clips as dots, in random order so that no group covers another; name the groups."""
-    present = [name for name in colors if (groups == name).any()]
-    order = np.random.default_rng(0).permutation(len(groups))
-    axes.scatter(*positions[order].T, s=9, c=[colors[name] for name in groups[order]], linewidths=0)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    if len(present) <= MAX_LEGEND:
-        handles = [Patch(color=colors[name], label=name) for name in present]
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4)
-        return
-    for name, place in _label_places(positions, groups, present).items():
-        box = {"facecolor": "white", "edgecolor": colors[name], "pad": 1.2, "linewidth": 1}
-        axes.text(*place, name.rpartition("-")[2], fontsize=7, ha="center", va="center", bbox=box)
-
-
-def _label_places(positions: np.ndarray, groups: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    """Return for each group one of its clips, (2,): amid its densest crowd that is clear of other labels."""
-    clear = 0.04 * np.ptp(positions, axis=0)  # about the size of a label
-    places = {}
-    for name in names:
-        own = positions[groups == name]
-        distances = np.sort(np.linalg.norm(own[:, None] - own, axis=2), axis=1)
-        own = own[np.argsort(distances[:, :10].mean(axis=1))]
-        taken = np.array(list(places.values())).reshape(-1, 1, 2)
-        is_free = (np.abs(own - taken) > clear).any(axis=2).all(axis=0)
-        places[name] = own[is_free.argmax()]  # the first; the densest if none is free
-    return places
-
-
-@STYLE
 def plot_effects(tests: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Figure:
-    """Draw how much of each measure's variance the emotion explains, clips as they are and speakers held.
+    """Draw the share of each measure's variance that the emotion explains, without and with the speaker as
+    factor.
 
     Args:
-        tests: corpus title -> `data_stats.compare_emotions`.
+        tests: corpus title -> result of `statistics.compare_emotions`.
         labels: measure -> its name.
     """
     figure = Figure(figsize=(WIDTH, 1.1 + 0.36 * len(labels)), layout="constrained")
     panels = figure.subplots(1, len(tests), squeeze=False, sharey=True)[0]
     bars = (
-        ("eta2", -0.19, "all clips as they are (η²)", GREY),
-        ("partial_eta2", 0.19, "each speaker's own mean taken out (partial η²)", BLUE),
+        ("eta2", -0.19, "all clips (η²)", GREY),
+        ("partial_eta2", 0.19, "speaker as factor (partial η²)", BLUE),
     )
     for axes, (title, table) in zip(panels, tests.items(), strict=True):
         rows = np.arange(len(table))
-        for column, offset, words, color in bars:
-            axes.barh(rows + offset, 100 * table[column], 0.36, color=color, label=words)
+        for column, offset, label, color in bars:
+            axes.barh(rows + offset, 100 * table[column], 0.36, color=color, label=label)
         axes.set_yticks(rows, [labels[measure] for measure in table["measure"]])
         axes.set(xlim=(0, 100), xlabel="Variance explained by the emotion (%)", title=title)
         axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""A table of clips and their measures comes in; tables and sentences for people to read go out."""
+"""Tables and sentences of the exploration page, from the clips, their measures and the tests."""
 
 from collections.abc import Mapping
 
@@ -7,34 +7,35 @@ import pandas as pd
 
 from utils.data.corpora import CORPORA
 from utils.data.table import MAX_LISTED
-from utils.exploration import statistics as data_stats
-from utils.exploration.plots import emotions_of
+from utils.exploration.plots import present_emotions
+from utils.exploration.statistics import MIN_SPEAKERS, NAN
 
 LENGTH = {"duration_seconds": "Clip length (s)", "speech_seconds": "Speech part (s)"}
 LOUDNESS = {
     "level_dbfs": "Level of the speech (dBFS)",
     "level_range_db": "Loudness range (dB)",
-    "sounding_percent": "Frames that sound (%)",
+    "sounding_percent": "Non-silent frames (%)",
     "peaks_per_second": "Loudness peaks per second",
 }
 PITCH = {
     "pitch_hz": "Median F0 (Hz)",
-    "pitch_relative_semitones": "F0 against own median (semitones)",
+    "pitch_relative_semitones": "F0 relative to speaker (semitones)",
     "pitch_range_semitones": "F0 range (semitones)",
     "voiced_percent": "Voiced frames (%)",
 }
 MEASURES = LENGTH | LOUDNESS | PITCH
-"""Column -> its name and unit."""
+"""Column -> name and unit of the measure. F0 is the fundamental frequency."""
 
 
-def shown(frame: pd.DataFrame) -> dict[str, list]:
-    """Return a table as the page wants it: `columns`, and `rows` of text, the index first."""
+def to_text_table(frame: pd.DataFrame) -> dict[str, list]:
+    """Return a table for the page template: `columns`, and `rows` of strings, with the index as first
+    column."""
     frame = frame.reset_index()
     return {"columns": [str(name) for name in frame], "rows": frame.astype(str).to_numpy().tolist()}
 
 
 def overview_table(corpora: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return a row per corpus: what was used of it."""
+    """Return a row per corpus with the numbers of clips, speakers, emotions and texts that are used."""
     rows = []
     for name, clips in corpora.items():
         speakers = clips.drop_duplicates("speaker")["gender"].value_counts()
@@ -54,16 +55,21 @@ def overview_table(corpora: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def counts_table(clips: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
-    """Return clip counts with an `all` row and column; emotions in their usual order."""
+    """Return the number of clips per value of two columns, with an `all` row and column.
+
+    Args:
+        clips: of one corpus.
+        rows, columns: names of columns; one of them is `emotion`.
+    """
     counts = pd.crosstab(clips[rows], clips[columns], margins=True, margins_name="all")
-    order = [*emotions_of(clips), "all"]
+    order = [*present_emotions(clips), "all"]
     counts.columns.name = None
     return counts.reindex(index=order) if rows == "emotion" else counts.reindex(columns=order)
 
 
 def durations_table(clips: pd.DataFrame) -> pd.DataFrame:
-    """Return per emotion the median and the 5th to 95th percentile of both lengths, in words."""
-    order = emotions_of(clips)
+    """Return per emotion the median and the 5th to 95th percentile of both lengths, as text."""
+    order = present_emotions(clips)
     described = {}
     for measure, label in LENGTH.items():
         low, middle, high = (
@@ -80,76 +86,76 @@ def medians_table(clips: pd.DataFrame) -> pd.DataFrame:
     by_emotion = clips.groupby("emotion")[[name for name in LOUDNESS | PITCH if name != "pitch_hz"]].median()
     by_emotion = by_emotion.rename(columns=LOUDNESS | PITCH)
     pitch = clips.pivot_table("pitch_hz", "emotion", "gender", aggfunc="median", dropna=False)
-    for place, gender in enumerate(pitch, start=len(LOUDNESS)):
-        by_emotion.insert(place, f"{PITCH['pitch_hz']}, {gender}", pitch[gender])
-    return by_emotion.loc[emotions_of(clips)].map(lambda value: number(value, 1))
+    for position, gender in enumerate(pitch, start=len(LOUDNESS)):
+        by_emotion.insert(position, f"{PITCH['pitch_hz']}, {gender}", pitch[gender])
+    return by_emotion.loc[present_emotions(clips)].map(lambda value: format_number(value, 1))
 
 
 def effects_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return test statistics and effect sizes of `data_stats.compare_emotions`, in words."""
+    """Return test statistics and effect sizes of `statistics.compare_emotions`, as text."""
     columns = {
         "anova_f": ("ANOVA F", 1),
         "kruskal_h": ("Kruskal–Wallis H", 1),
         "eta2": ("η²", 2),
         "omega2": ("ω²", 2),
         "epsilon2": ("ε² (ranks)", 2),
-        "partial_eta2": ("partial η² (speaker held)", 2),
+        "partial_eta2": ("partial η² (speaker as factor)", 2),
     }
     table = pd.DataFrame({"measure": tests["measure"].map(MEASURES), "clips": tests["clips"]})
     for column, (label, digits) in columns.items():
-        table[label] = [number(value, digits) for value in tests[column]]
+        table[label] = [format_number(value, digits) for value in tests[column]]
     return table.set_index("measure")
 
 
 def p_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return the Holm-corrected p-values of `data_stats.compare_emotions`, in words."""
+    """Return the Holm-corrected p-values of `statistics.compare_emotions`, as text."""
     labels = {
         "anova_p": "ANOVA",
         "welch_p": "Welch's ANOVA",
         "kruskal_p": "Kruskal–Wallis",
-        "speaker_p": "ANOVA, speaker held",
-        "means_p": "Means of speakers",
+        "speaker_p": "ANOVA, speaker as factor",
+        "means_p": "Speaker means",
     }
     table = pd.DataFrame({"measure": tests["measure"].map(MEASURES)})
     for column, label in labels.items():
-        table[label] = tests[f"{column}_holm"].map(p_text)
+        table[label] = tests[f"{column}_holm"].map(format_p)
     means = [
         f"{row.means_f:.1f} ({row.means_df1:.1f}, {row.means_df2:.1f})" if np.isfinite(row.means_f) else "–"
         for row in tests.itertuples()
     ]
-    table.insert(table.shape[1] - 1, "F (df) of the means", means)
+    table.insert(table.shape[1] - 1, "F (df) of the speaker means", means)
     return table.set_index("measure")
 
 
-def p_text(p: float) -> str:
-    """Return a p-value as text: three digits, "< 0.001" below that, a dash for none."""
+def format_p(p: float) -> str:
+    """Return a p-value as text: three digits, "< 0.001" below 0.001, a dash for NaN."""
     if not np.isfinite(p):
         return "–"
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def words_on_tests(tests: pd.DataFrame) -> str:
-    """Return in words which measures the emotion changes most, and what could be tested."""
+def describe_tests(tests: pd.DataFrame) -> str:
+    """Return sentences about the largest effects, and whether the speaker means could be tested."""
     best = tests.dropna(subset="partial_eta2").nlargest(3, "partial_eta2")
     if best.empty:
-        return "Nothing could be tested: there are not two emotions with several clips that differ."
+        return "No test was possible: that needs two emotions with several clips of different values."
     largest = ", ".join(f"{MEASURES[row.measure]} {row.partial_eta2:.2f}" for row in best.itertuples())
-    words = f"Largest within a voice (partial η²): {largest}."
+    sentence = f"Largest effects within speakers (partial η²): {largest}."
     if tests["means_p"].notna().any():
-        return f"{words} The means are those of {tests['means_speakers'].max():.0f} speakers."
+        return f"{sentence} The speaker means are those of {tests['means_speakers'].max():.0f} speakers."
     return (
-        f"{words} Whether this holds for other voices cannot be tested here: that takes at least "
-        f"{data_stats.MIN_SPEAKERS} speakers who have every emotion."
+        f"{sentence} Whether the effects generalise to other speakers cannot be tested here: that needs at "
+        f"least {MIN_SPEAKERS} speakers with clips of every emotion."
     )
 
 
-def left_out_words(everything: pd.DataFrame, finding: dict, num_other_emotions: int) -> list[str]:
-    """Return in words what of a corpus is not on the page.
+def describe_exclusions(everything: pd.DataFrame, finding: dict, num_other_emotions: int) -> list[str]:
+    """Return a line per reason why clips of a corpus are not on the page.
 
     Args:
-        everything: the rows of the corpus in `table.read_table`.
-        finding: of `table.check_table`.
-        num_other_emotions: clips that were not asked for.
+        everything: the rows of the corpus from `table.read_table`.
+        finding: the finding for the corpus from `table.check_table`.
+        num_other_emotions: number of clips of emotions that were not requested.
     """
     missing = finding["clips_expected"] - finding["clips_found"]
     copies = (everything["num_copies"] - 1).sum()
@@ -157,36 +163,37 @@ def left_out_words(everything: pd.DataFrame, finding: dict, num_other_emotions: 
     if missing > 0:
         lines.append(f"{missing} of {finding['clips_expected']} published clips are missing")
     if missing < 0:
-        lines.append(f"there are {-missing} clips more than were published")
+        lines.append(f"{-missing} clips more than were published")
     if num_other_emotions:
-        lines.append(f"{num_other_emotions} clips of emotions that were not asked for")
+        lines.append(f"{num_other_emotions} clips of emotions that were not requested")
     if copies:
         lines.append(f"{copies} further copies of the same files")
-    for words, clips in (
+    for reason, clips in (
         ("byte-identical to another, counted once", finding["identical"]),
         ("unusable", finding["unusable"]),
     ):
-        lines += [f"{words}: {clip}" for clip in clips[:MAX_LISTED]]
+        lines += [f"{reason}: {clip}" for clip in clips[:MAX_LISTED]]
         if len(clips) > MAX_LISTED:
-            lines.append(f"{words}: {len(clips) - MAX_LISTED} more")
+            lines.append(f"{reason}: {len(clips) - MAX_LISTED} more")
     return lines or ["nothing"]
 
 
-def separation_words(found: dict[str, float] | None, by: str) -> dict[str, str]:
-    """Return the cells for what `data_stats.separation_of` found for clips grouped by `by`."""
-    found = found or dict.fromkeys(("silhouette", "neighbour", "other_voice", "chance"), data_stats.NAN)
-    # Another speaker is never of the same speaker.
-    other_voice = data_stats.NAN if by == "speaker" else found["other_voice"]
+def separation_row(separation: dict[str, float] | None, by: str) -> dict[str, str]:
+    """Return the cells for the result of `statistics.measure_separation` for clips grouped by the column
+    `by`."""
+    values = separation or dict.fromkeys(("silhouette", "neighbour", "other_speaker", "chance"), NAN)
+    # A neighbour by another speaker is never in the group of the same speaker.
+    other_speaker = NAN if by == "speaker" else values["other_speaker"]
     return {
         "grouped by": by,
-        "silhouette": number(found["silhouette"], 2),
-        "nearest clip of the same group": number(100 * found["neighbour"], 0, " %"),
-        "nearest among other speakers": number(100 * other_voice, 0, " %"),
-        "by chance": number(100 * found["chance"], 0, " %"),
+        "silhouette": format_number(values["silhouette"], 2),
+        "nearest neighbour in the same group": format_number(100 * values["neighbour"], 0, " %"),
+        "nearest by another speaker": format_number(100 * other_speaker, 0, " %"),
+        "chance": format_number(100 * values["chance"], 0, " %"),
     }
 
 
-def number(value: float, digits: int, unit: str = "") -> str:
-    """Return a number as text; a dash for none."""
-    # Adding 0 turns a rounded -0.0 into 0.0.
+def format_number(value: float, digits: int, unit: str = "") -> str:
+    """Return a number as text; a dash for NaN."""
+    # Adding 0 converts -0.0 to 0.0.
     return f"{round(value, digits) + 0:.{digits}f}{unit}" if np.isfinite(value) else "–"

@@ -1,4 +1,5 @@
-"""The speech part of a waveform comes in; named contours go out, each a value a frame. Nothing is fitted."""
+"""Contours of the speech part of a waveform: named series with one value per frame. Nothing is fitted to
+data."""
 
 import functools
 
@@ -11,22 +12,24 @@ from utils.data.speech import TINY
 from utils.features.acoustics import FREQUENCIES, NUM_FFT, decibel, spectra, track_formants, track_pitch
 
 FLOOR_DB = 70.0
-"""Anything further below the loudest is taken to be noise."""
+"""Levels further below the loudest one count as noise and are raised to this floor."""
 
 NUM_MELS, NUM_MFCC = 40, 20
 
 
 def contours(samples: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return name -> contour (num_frames,), and which frames are voiced, bool (num_frames,).
-
-    Names are "<group>.<contour>". A contour that is added here is summarised like the others.
+    """Compute all contours of a clip. New contours can be added here; `functionals` summarises them all.
 
     Args:
-        samples: float32 (num_samples,) at 16 kHz, as `voice.speech_part` returns it.
+        samples: float32 (num_samples,) at 16 kHz, as returned by `speech.speech_part`.
+
+    Returns:
+        named: "<group>.<contour>" -> values, (num_frames,).
+        voiced: bool (num_frames,).
     """
     frames, power, rms = spectra(samples)
     hertz, periodicity, voiced = track_pitch(power, rms)
-    named = frame_contours(frames, rms) | {"pitch.f0": 12 * np.log2(hertz / 100)}  # above 100 Hz
+    named = frame_contours(frames, rms) | {"pitch.f0": 12 * np.log2(hertz / 100)}  # semitones above 100 Hz
     named |= cepstral_contours(power) | spectral_contours(power)
     named |= voice_contours(power, periodicity)
     return named, voiced
@@ -38,7 +41,7 @@ def _mel_filters() -> np.ndarray:
 
 
 def frame_contours(frames: np.ndarray, rms: np.ndarray) -> dict[str, np.ndarray]:
-    """Level (dB) and share of steps between samples that cross zero."""
+    """Return level (dB) and zero-crossing rate (share of the steps between samples)."""
     return {
         "energy.level": np.maximum(decibel(rms**2), -FLOOR_DB),
         "spectral.zero_crossings": (np.diff(np.signbit(frames), axis=1) != 0).mean(axis=1),
@@ -46,7 +49,8 @@ def frame_contours(frames: np.ndarray, rms: np.ndarray) -> dict[str, np.ndarray]
 
 
 def cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
-    """Log-mel bands (dB), MFCCs (their cosine transform), and how much the mel spectrum moves."""
+    """Return log-mel bands (dB), mel-frequency cepstral coefficients (MFCCs), and the flux of the mel
+    spectrum."""
     mel = power @ _mel_filters().T
     log_mel = decibel(mel)
     log_mel = np.maximum(log_mel, log_mel.max() - FLOOR_DB)
@@ -61,7 +65,8 @@ def cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
-    """Shape of the spectrum: moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB)."""
+    """Return the shape of the spectrum: moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB),
+    entropy."""
     share = power / (power.sum(axis=1, keepdims=True) + TINY)
     centroid = share @ FREQUENCIES
     log_power = np.maximum(decibel(power), decibel(power.max()) - FLOOR_DB - 20)
@@ -72,7 +77,7 @@ def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
         "flatness": log_power.mean(axis=1) - decibel(power.mean(axis=1)),
         "entropy": -(share * np.log(share + TINY)).sum(axis=1),
     }
-    below[:, -1] = 1  # so that there is a first bin that reaches each part
+    below[:, -1] = 1  # rounding must not keep the cumulative sum below 1
     for part in (25, 50, 75, 90):
         shape[f"rolloff{part}"] = FREQUENCIES[(below >= part / 100).argmax(axis=1)]
     for name, low, high in (
@@ -88,10 +93,10 @@ def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def voice_contours(power: np.ndarray, periodicity: np.ndarray) -> dict[str, np.ndarray]:
-    """Voice quality (dB), formants and their bandwidths (Hz).
+    """Return voice quality (dB), and frequencies and bandwidths of the formants (Hz).
 
-    Harmonics-to-noise ratio after Boersma (1993); alpha ratio (1-5 kHz against 50 Hz-1 kHz) and Hammarberg
-    index (strongest bin below against above 2 kHz) as in eGeMAPS (Eyben et al. 2016).
+    Harmonics-to-noise ratio after Boersma (1993); alpha ratio (power of 1-5 kHz relative to 50 Hz-1 kHz) and
+    Hammarberg index (strongest bin below 2 kHz relative to 2-5 kHz) as in eGeMAPS (Eyben et al. 2016).
     """
 
     def band(low: float, high: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Waveforms in, rows of features out: one clip, several clips, or a whole corpus through a cache on disk."""
+"""Extract features of one clip, of several clips, or of a whole corpus with a cache on disk."""
 
 import functools
 import hashlib
@@ -12,48 +12,55 @@ from typing import TYPE_CHECKING
 import joblib
 import librosa
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy
 import soundfile
 import soxr
 from tqdm.auto import tqdm
 
 from utils.data.audio import SAMPLING_RATE
 from utils.data.decoding import DECODING_VERSION, Waveforms
+from utils.features.functionals import voice_functionals
+from utils.features.other_sets import mfcc_means, opensmile_functionals
+from utils.features.prosody import PROSODY, prosody
 from utils.runtime import is_main_process, write_bytes
 
 if TYPE_CHECKING:
     from datasets import Dataset
-from utils.features.functionals import voice_functionals
-from utils.features.other_sets import mfcc_means, opensmile_functionals
-from utils.features.prosody import PROSODY, prosody
+
+FEATURE_SETS = {
+    "full": voice_functionals,  # invariant to gain and constant offset
+    "mfcc": mfcc_means,  # of the unchanged clip, as in most notebooks
+    "compare": functools.partial(opensmile_functionals, "compare"),
+    "egemaps": functools.partial(opensmile_functionals, "egemaps"),
+}
+"""Feature sets for training: name -> function of a waveform that returns feature name -> value."""
 
 _CHUNK = 32
-"""Clips that a process describes at a time."""
+"""Number of clips that a process handles at a time."""
 
-_CACHE_VERSION = 1  # to be raised whenever the same bytes shall give other features
+_CACHE_VERSION = 1  # increase it with any change that gives other features for the same bytes
 
 
 def extract(waveform: np.ndarray, feature_set: str = "full") -> np.ndarray:
-    """Describe one clip.
+    """Extract the features of one clip.
 
     Args:
-        waveform: float32 (num_samples,) at 16 kHz, as `audio.read_waveform` gives it.
+        waveform: float32 (num_samples,) at 16 kHz, as returned by `audio.read_waveform`.
         feature_set: one of `FEATURE_SETS`, or `PROSODY`.
 
     Returns:
-        float32 (num_features,), finite in all of `FEATURE_SETS`, in the order of `feature_names`.
+        float32 (num_features,), in the order of `feature_names`; finite for all `FEATURE_SETS`.
 
     Raises:
-        InputError: openSMILE is wanted and not installed.
+        InputError: the set needs openSMILE, and it is not installed.
     """
-    return np.fromiter(_describe(waveform, feature_set).values(), np.float32)
+    return np.fromiter(_named_features(waveform, feature_set).values(), np.float32)
 
 
 @functools.cache
 def feature_names(feature_set: str = "full") -> tuple[str, ...]:
     """Return the name of each feature: `"<group>.<contour>.<frames>.<functional>"` or shorter."""
-    return tuple(_describe(np.sin(np.arange(SAMPLING_RATE, dtype=np.float32)), feature_set))
+    return tuple(_named_features(np.sin(np.arange(SAMPLING_RATE, dtype=np.float32)), feature_set))
 
 
 def feature_groups(feature_set: str = "full") -> dict[str, str]:
@@ -62,53 +69,57 @@ def feature_groups(feature_set: str = "full") -> dict[str, str]:
 
 
 def normalize_speakers(features: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
-    """Return float32 features (num_clips, num_features) of mean 0 and deviation 1 over each speaker's clips.
+    """Standardise features to mean 0 and standard deviation 1 over the clips of each speaker.
 
-    No label is used, but all clips of a speaker are: who is tested has been heard at length.
+    No label is used. The prediction for a test clip then depends on all other clips of its speaker.
+
+    Args:
+        features: (num_clips, num_features).
+        speakers: the speaker of each clip.
+
+    Returns:
+        float32 (num_clips, num_features).
     """
     speakers = np.asarray(speakers)
     normalized = np.empty_like(features, dtype=np.float32)
     for speaker in np.unique(speakers):
-        own = features[speakers == speaker].astype(np.float64)
-        normalized[speakers == speaker] = (own - own.mean(axis=0)) / (own.std(axis=0) + 1e-6)
+        clips = features[speakers == speaker].astype(np.float64)
+        normalized[speakers == speaker] = (clips - clips.mean(axis=0)) / (clips.std(axis=0) + 1e-6)
     return normalized
 
 
 def extract_table(
     waveforms: "Dataset", digests: Sequence[str], cache_dir: Path, feature_set: str = "full"
 ) -> np.ndarray:
-    """Describe many clips on all cores, or read what an earlier run made of the same clips.
+    """Extract the features of a whole corpus on all cores, or read them from the cache.
 
     Args:
-        waveforms: Dataset with a `waveform` per row, as `table.read_table` returns it.
-        digests: the rows' `audio.file_digest`s: by them the cache entry is found.
-        cache_dir: folder of the cache; made where it is missing.
+        waveforms: Dataset with a `waveform` per row, as returned by `table.read_table`.
+        digests: `decoding.file_digest` of each row; they determine the cache entry.
+        cache_dir: folder of the cache; created if it does not exist.
+        feature_set: one of `FEATURE_SETS`, or `PROSODY`.
 
     Returns:
         float32 (num_clips, num_features); zeros where the waveform is empty (an unusable clip).
     """
     if len(waveforms) != len(digests):
         raise ValueError(f"{len(waveforms)} waveforms but {len(digests)} digests")
-    libraries = [np.__version__, scipy.__version__, librosa.__version__]
-    libraries += [soundfile.__libsndfile_version__, soxr.__version__]
-    settings = [_CACHE_VERSION, DECODING_VERSION, feature_set, feature_names(feature_set), SAMPLING_RATE]
-    key = hashlib.sha256(json.dumps([settings, libraries, list(digests)]).encode()).hexdigest()[:32]
-    path = cache_dir / f"features-{feature_set}-{key}.npy"
+    path = cache_dir / f"features-{feature_set}-{_cache_key(digests, feature_set)}.npy"
     if path.exists():
         return np.load(path, allow_pickle=False)
 
-    # What is sent to the other processes is where the waveforms are: they map them into their own memory.
     rows = Waveforms(waveforms)
     chunks = (range(start, min(start + _CHUNK, len(rows))) for start in range(0, len(rows), _CHUNK))
-    described = [np.zeros((0, len(feature_names(feature_set))), np.float32)]
+    parts = [np.zeros((0, len(feature_names(feature_set))), np.float32)]
     silent = None if is_main_process() else True
     with tqdm(total=len(rows), desc=f"Extracting {feature_set} features", disable=silent) as progress:
-        # Processes of their own rather than forks: PyTorch and TensorFlow do not survive a fork.
+        # New processes instead of forks, which PyTorch and TensorFlow do not survive. Each of them
+        # memory-maps the waveforms itself: only their location is sent.
         parallel = joblib.Parallel(n_jobs=-1, return_as="generator")
         for part in parallel(joblib.delayed(_extract_rows)(rows, chunk, feature_set) for chunk in chunks):
-            described.append(part)
+            parts.append(part)
             progress.update(len(part))
-    table = np.concatenate(described)
+    table = np.concatenate(parts)
     file = io.BytesIO()
     np.save(file, table, allow_pickle=False)
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -116,11 +127,19 @@ def extract_table(
     return table
 
 
+def _cache_key(digests: Sequence[str], feature_set: str) -> str:
+    """Return a hash of everything that determines the features."""
+    libraries = [np.__version__, scipy.__version__, librosa.__version__]
+    libraries += [soundfile.__libsndfile_version__, soxr.__version__]
+    settings = [_CACHE_VERSION, DECODING_VERSION, feature_set, feature_names(feature_set), SAMPLING_RATE]
+    return hashlib.sha256(json.dumps([settings, libraries, list(digests)]).encode()).hexdigest()[:32]
+
+
 def extract_all(waveforms: Sequence[np.ndarray], feature_set: str = "full") -> np.ndarray:
-    """Return the `extract` of each of some waveforms, (num_clips, num_features), computed on all cores."""
+    """Extract the features of waveforms in memory on all cores; return float32 (num_clips, num_features)."""
     chunks = [waveforms[start : start + _CHUNK] for start in range(0, len(waveforms), _CHUNK)]
-    described = joblib.Parallel(n_jobs=-1)(joblib.delayed(_extract_chunk)(one, feature_set) for one in chunks)
-    return np.concatenate(described)
+    parts = joblib.Parallel(n_jobs=-1)(joblib.delayed(_extract_chunk)(chunk, feature_set) for chunk in chunks)
+    return np.concatenate(parts)
 
 
 def _extract_rows(rows: Waveforms, chunk: range, feature_set: str) -> np.ndarray:
@@ -132,18 +151,9 @@ def _extract_chunk(waveforms: Sequence[np.ndarray], feature_set: str) -> np.ndar
     return np.stack([extract(waveform, feature_set) if len(waveform) else unusable for waveform in waveforms])
 
 
-def _describe(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
-    """Return name -> value, so that names and values cannot part."""
+def _named_features(waveform: np.ndarray, feature_set: str) -> dict[str, float]:
+    """Return name -> value: one function gives both, so that names and values always match."""
     sets = FEATURE_SETS | {PROSODY: prosody}
     if feature_set not in sets:
         raise ValueError(f"feature_set {feature_set!r} is none of {', '.join(FEATURE_SETS)}")
     return sets[feature_set](waveform)
-
-
-FEATURE_SETS = {
-    "full": voice_functionals,  # which no gain and no constant offset changes
-    "mfcc": mfcc_means,  # of the clip as it is: what most notebooks use
-    "compare": functools.partial(opensmile_functionals, "compare"),
-    "egemaps": functools.partial(opensmile_functionals, "egemaps"),
-}
-"""What models train on: a function of each set, of a waveform as `extract` takes it, to name -> value."""

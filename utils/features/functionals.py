@@ -1,11 +1,9 @@
-"""A waveform comes in; named functionals go out: one row of numbers per clip, for scikit-learn.
+"""Functionals of a waveform: statistics over time of its contours, one named feature vector per clip.
 
-Silence at both ends is cut off and loudness levelled, and each contour (a value per frame) is summarised over
-time. Nothing here is fitted to data.
+Silence at both ends is trimmed and the level is normalised first. Nothing is fitted to data.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
@@ -17,22 +15,28 @@ from utils.data.speech import speech_part
 from utils.features.acoustics import HOP
 from utils.features.contours import NUM_MELS, contours
 
-if TYPE_CHECKING:
-    pass
-
 NUM_CORRELATED = 15
-MIN_FRAMES = 4  # with fewer voiced (or unvoiced) frames their functionals are 0
+MIN_FRAMES = 4  # with fewer voiced (unvoiced) frames, the functionals of voiced (unvoiced) frames are 0
 _MODULATION_EDGES = (0.5, 2, 4, 6, 8, 12, 16, 25, 40)  # Hz
 _SHAPED = (
     *(f"mfcc.c{k}" for k in range(13)),
     *("pitch.f0", "energy.level", "voice.hnr", "voice.alpha_ratio", "formant.f1", "formant.f2"),
     *("spectral.centroid", "spectral.flux", "spectral.flatness", "spectral.slope0"),
 )
-"""Contours whose course over the clip matters; the first `NUM_CORRELATED` are also correlated."""
+"""Contours whose shape over the clip is described; correlations are computed of the first
+`NUM_CORRELATED`."""
 
 
 def voice_functionals(waveform: np.ndarray) -> dict[str, float]:
-    """Summarise every contour of the speech part, all of it and what is voiced, and how it is timed."""
+    """Return the feature set "full": statistics of all contours, over all, voiced and unvoiced frames;
+    shapes, correlations, modulation spectra and timing.
+
+    Args:
+        waveform: float32 (num_samples,) at 16 kHz.
+
+    Returns:
+        feature name -> value. A gain or a constant offset of the waveform changes no feature.
+    """
     named, voiced = contours(speech_part(waveform)[0])
     names = list(named)
     values = np.stack([named[name] for name in names]).astype(np.float64)
@@ -48,12 +52,13 @@ def voice_functionals(waveform: np.ndarray) -> dict[str, float]:
 
 
 def _frames(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the chosen frames of (num_contours, num_frames), or zeros if they are too few to describe."""
+    """Return the chosen frames of (num_contours, num_frames), or zeros if there are fewer than
+    `MIN_FRAMES`."""
     return values[:, chosen] if chosen.sum() >= MIN_FRAMES else np.zeros((len(values), MIN_FRAMES))
 
 
 def _delta(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the slope of the regression line through each frame and `width` frames on either side."""
+    """Return the slope of the regression line over each frame and `width` frames on either side."""
     num_frames = values.shape[1]
     padded = np.pad(values, ((0, 0), (width, width)), mode="edge")
     rise = sum(k * padded[:, width + k : width + k + num_frames] for k in range(-width, width + 1))
@@ -61,7 +66,7 @@ def _delta(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _percentiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
-    """`np.percentile` over the frames, (len(percents), num_contours), by one sort for all."""
+    """Return `np.percentile` over the frames, (len(percents), num_contours), with a single sort."""
     ordered = np.sort(values, axis=1)
     position = np.asarray(percents) / 100 * (values.shape[1] - 1)
     below = position.astype(int)
@@ -70,7 +75,14 @@ def _percentiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
 
 
 def summary(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return functional -> (num_contours,) of contours (num_contours, num_frames)."""
+    """Compute the functionals of several contours.
+
+    Args:
+        values: (num_contours, num_frames).
+
+    Returns:
+        functional -> values, (num_contours,).
+    """
     p5, p25, p50, p75, p95 = _percentiles(values, (5, 25, 50, 75, 95))
     mean, std = values.mean(axis=1), values.std(axis=1)
     step = np.diff(values, axis=1)
@@ -88,15 +100,15 @@ def summary(values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _shapes(values: np.ndarray) -> dict[str, float]:
-    """Return cosine coefficients 1 to 8 of each contour after stretching it to 64 points."""
+    """Return coefficients 1 to 8 of the discrete cosine transform of each contour, resampled to 64 points."""
     times = np.linspace(0, values.shape[1] - 1, 64)
-    stretched = np.stack([np.interp(times, np.arange(values.shape[1]), contour) for contour in values])
-    cosines = scipy.fft.dct(stretched, axis=1, norm="ortho")
+    resampled = np.stack([np.interp(times, np.arange(values.shape[1]), contour) for contour in values])
+    cosines = scipy.fft.dct(resampled, axis=1, norm="ortho")
     return {f"{name}.shape{k}": cosines[i, k] for i, name in enumerate(_SHAPED) for k in range(1, 9)}
 
 
 def _correlations(values: np.ndarray) -> dict[str, float]:
-    """Return how contours and their slopes move together (each pair's correlation over time)."""
+    """Return the correlation over time of each pair of contours and their slopes."""
     short = [name.partition(".")[2] for name in _SHAPED[: len(values)]]
     short += [f"d_{name}" for name in short]
     covariance = np.cov(np.concatenate([values, _delta(values, 2)]))
@@ -107,7 +119,7 @@ def _correlations(values: np.ndarray) -> dict[str, float]:
 
 
 def _modulation(log_mel: np.ndarray) -> dict[str, float]:
-    """Return how strongly 8 groups of mel bands wax and wane at each rate (log amplitude)."""
+    """Return the modulation spectrum (log amplitude per modulation band) of 8 groups of mel bands."""
     num_frames = log_mel.shape[1]
     groups = log_mel.reshape(8, -1, num_frames).mean(axis=1)
     groups = (groups - groups.mean(axis=1, keepdims=True)) * np.hanning(num_frames)
@@ -122,7 +134,7 @@ def _modulation(log_mel: np.ndarray) -> dict[str, float]:
 
 
 def _timing(level: np.ndarray, voiced: np.ndarray) -> dict[str, float]:
-    """Return durations (s) of the clip, its voiced stretches and the gaps between them, and rates (1/s)."""
+    """Return durations (s) of the clip, its voiced segments and the gaps between them, and rates (1/s)."""
     frame = HOP / SAMPLING_RATE
     edges = np.diff(voiced.astype(int), prepend=0, append=0)
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)

@@ -1,7 +1,6 @@
-"""Feature sets to compare with: MFCC means as most notebooks compute them, and openSMILE's."""
+"""Feature sets for comparison: MFCC means, as computed in most notebooks, and those of openSMILE."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import librosa
 import numpy as np
@@ -12,14 +11,12 @@ from utils.data.audio import SAMPLING_RATE
 from utils.features.acoustics import decibel
 from utils.runtime import InputError
 
-if TYPE_CHECKING:
-    pass
-
 
 def mfcc_means(waveform: np.ndarray) -> dict[str, float]:
-    """Return what `librosa.feature.mfcc(y=waveform, sr=16_000, n_mfcc=40).mean(axis=1)` does.
+    """Return the means over time of 40 mel-frequency cepstral coefficients (MFCCs).
 
-    The cosine transform is linear: the mean over time comes first, and one transform does.
+    The result equals `librosa.feature.mfcc(y=waveform, sr=16_000, n_mfcc=40).mean(axis=1)`. The cosine
+    transform is linear, so it is applied once, to the mean.
     """
     window, filters = _mfcc_window_and_filters()
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, 1024), 2048)[::512]
@@ -38,7 +35,11 @@ def _mfcc_window_and_filters() -> tuple[np.ndarray, np.ndarray]:
 
 
 def opensmile_functionals(feature_set: str, waveform: np.ndarray) -> dict[str, float]:
-    """Return "compare", the 6373 functionals of ComParE 2016, or "egemaps", the 88 of eGeMAPS v02.
+    """Return a feature set of openSMILE as name -> value.
+
+    Args:
+        feature_set: "compare", the 6373 functionals of ComParE 2016, or "egemaps", the 88 of eGeMAPS v02.
+        waveform: float32 (num_samples,) at 16 kHz.
 
     Raises:
         InputError: openSMILE is not installed.
@@ -50,13 +51,14 @@ def opensmile_functionals(feature_set: str, waveform: np.ndarray) -> dict[str, f
 
 @functools.cache
 def _open_smile(feature_set: str):
-    """Return openSMILE's extractor (Eyben et al. 2010). Optional: its licence allows no commercial use."""
+    """Return the extractor of openSMILE (Eyben et al. 2010), an optional package for non-commercial use
+    only."""
     try:
         import opensmile
     except ImportError:
         raise InputError(
             f"--features {feature_set}: needs openSMILE, free for research: pip install opensmile; "
-            "--features full needs nothing more"
+            "--features full needs no further package"
         ) from None
     sets = {"compare": opensmile.FeatureSet.ComParE_2016, "egemaps": opensmile.FeatureSet.eGeMAPSv02}
     return opensmile.Smile(sets[feature_set], opensmile.FeatureLevel.Functionals)

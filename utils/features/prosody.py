@@ -1,9 +1,6 @@
-"""How a clip is spoken, in units that people read: durations, level, pitch."""
-
-from typing import TYPE_CHECKING
+"""Prosody of a clip in physical units: durations, level, pitch."""
 
 import numpy as np
-import scipy.fft
 import scipy.signal
 from scipy.ndimage import uniform_filter1d
 
@@ -11,31 +8,34 @@ from utils.data.audio import SAMPLING_RATE, SILENCE_PEAK
 from utils.data.speech import TINY, TRIM_DB, speech_part
 from utils.features.acoustics import decibel, spectra, track_pitch
 from utils.features.contours import FLOOR_DB
-
-if TYPE_CHECKING:
-    pass
 from utils.features.functionals import MIN_FRAMES
 
 PROSODY = "prosody"
-"""A set to look at, beside `FEATURE_SETS`: in units that people read, NaN where not measurable."""
+"""A feature set for exploration, beside `FEATURE_SETS`: in physical units, NaN where not measurable."""
 
 
 def prosody(waveform: np.ndarray) -> dict[str, float]:
-    """Describe how a clip is spoken, in units that people read; what cannot be measured is NaN.
+    """Measure the prosody of a clip.
 
-    All but the level are measured as for the "full" set, on the part between the silences at both ends.
+    All measures except the level are computed as in the set "full", on the part between the silences at both
+    ends.
+
+    Args:
+        waveform: float32 (num_samples,) at 16 kHz.
 
     Returns:
+        name -> value; NaN where not measurable:
+
         speech_seconds: length of that part, at least `MIN_SECONDS`.
-        level_dbfs: RMS of its sounding samples, before any levelling; 0 = an RMS of full scale.
-        level_range_db: 10th to 95th percentile of the level of its frames that sound, as in the loudness
-            range of EBU Tech 3342; sounding is what is at most `TRIM_DB` below the loudest frame.
-        sounding_percent: frames that sound, as a share of all.
-        peaks_per_second: peaks of the level that stand out by 2 dB, which mark syllables (de Jong & Wempe
-            2009, Behav. Res. Methods 41:385), per second.
-        pitch_hz: median of the voiced frames.
+        level_dbfs: RMS of its non-silent samples before normalisation; 0 = an RMS of full scale.
+        level_range_db: 10th to 95th percentile of the level of its non-silent frames, as in the loudness
+            range of EBU Tech 3342; a frame is non-silent if it is at most `TRIM_DB` below the loudest one.
+        sounding_percent: share of non-silent frames.
+        peaks_per_second: rate of level peaks with a prominence of 2 dB, which mark syllables (de Jong & Wempe
+            2009, Behav. Res. Methods 41:385).
+        pitch_hz: median fundamental frequency of the voiced frames.
         pitch_range_semitones: 5th to 95th percentile of the voiced frames.
-        voiced_percent: voiced frames, as a share of all.
+        voiced_percent: share of voiced frames.
     """
     samples, rms = speech_part(waveform)
     _, power, frame_rms = spectra(samples)

@@ -1,4 +1,7 @@
-"""Keep the checkpoints of an unfinished run on a branch of its repository, and fetch them on another machine."""
+"""Upload the checkpoints of an unfinished run to a branch of its repository, and download them again.
+
+An interrupted run can then be resumed on another machine.
+"""
 
 import json
 import shutil
@@ -10,50 +13,45 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from utils.hub.repository import Repository
 from utils.report.run_folder import is_partial
-from utils.runtime import (
-    InputError,
-    logger,
-    without_secrets_and_paths,
-    write_bytes,
-)
+from utils.runtime import InputError, logger, without_secrets_and_paths, write_bytes
 
 CHECKPOINT_BRANCH = "checkpoint"
-"""Where an unfinished run is kept; what is published stands on `main`."""
+"""The branch for the checkpoints of unfinished runs; finished runs are on `main`."""
 
-_MAX_SHARE = 0.2
-"""Of the training time, what may go into keeping checkpoints."""
-
-
-# ---------------------------------------------------------------------------------------------------
-# A run that goes on
+_MAX_UPLOAD_SHARE = 0.2
+"""Maximum share of the training time that is spent on uploads."""
 
 
 class CheckpointUploader:
-    """Copies the checkpoints of a run to a branch of its repository, whenever it is called.
+    """Upload the checkpoints of a run each time the object is called.
 
-    At most a fifth of the time goes into it: after a slow upload some checkpoints are left out. An upload
-    that fails is reported and stops nothing.
+    Uploads take at most a fifth of the time: after a slow upload, the following calls do nothing for a while.
+    An upload that fails is logged and does not stop the training.
+
+    Args:
+        repository: of the run.
+        folder: of the run.
     """
 
     def __init__(self, repository: Repository, folder: Path):
         self.repository = repository
         self.folder = folder
-        self.not_before = 0.0
+        self.next_upload = 0.0  # on the monotonic clock
 
     def __call__(self) -> None:
-        begun = time.monotonic()
-        if begun < self.not_before:
+        start = time.monotonic()
+        if start < self.next_upload:
             return
         disable_progress_bars()
         try:
             self._upload()
-            logger.info("Checkpoints are kept in %s/tree/%s", self.repository.url, CHECKPOINT_BRANCH)
+            logger.info("Checkpoints uploaded to %s/tree/%s", self.repository.url, CHECKPOINT_BRANCH)
         except InputError as error:
-            logger.warning("Checkpoints are not kept on the Hub: %s", error)
+            logger.warning("Checkpoints not uploaded: %s", error)
         finally:
             enable_progress_bars()
-        now = time.monotonic()
-        self.not_before = now + (now - begun) * (1 / _MAX_SHARE - 1)
+        end = time.monotonic()
+        self.next_upload = end + (end - start) * (1 / _MAX_UPLOAD_SHARE - 1)
 
     def _upload(self) -> None:
         api, repo_id = self.repository.api, self.repository.id
@@ -61,59 +59,63 @@ class CheckpointUploader:
         files = {}
         for path in sorted((self.folder / "checkpoints").rglob("*")):
             name = path.relative_to(self.folder)
-            # The frozen layers' outputs can be computed again, and nothing reads the pickled arguments.
-            needed = "frozen" not in name.parts and name.name != "training_args.bin"
-            if path.is_file() and needed and not is_partial(name):
-                files[name.as_posix()] = _without_this_machine(path)
+            # The outputs of the frozen layers can be recomputed, and the pickled arguments are never read.
+            is_needed = "frozen" not in name.parts and name.name != "training_args.bin"
+            if path.is_file() and is_needed and not is_partial(name):
+                files[name.as_posix()] = _without_local_paths(path)
         self.repository.commit(
             files,
             lambda name: name.startswith("checkpoints/"),
-            "Checkpoints of a run that goes on",
+            "Checkpoints of an unfinished run",
             CHECKPOINT_BRANCH,
         )
 
 
 def fetch_checkpoints(repository: Repository, folder: Path) -> None:
-    """Bring the checkpoints that the Hub keeps into a run's folder, unless those there are further on.
+    """Download checkpoints to the folder of a run, unless the folder has more advanced ones.
+
+    Args:
+        repository: of the run; it may have no checkpoints.
+        folder: of the run.
 
     Raises:
-        InputError: the Hub cannot be reached, or holds a finished run and no checkpoints.
+        InputError: the Hub cannot be reached, or the repository has a finished run and no checkpoints.
     """
     api = repository.api
-    fetched = folder / "checkpoints.partial"
-    shutil.rmtree(fetched, ignore_errors=True)
+    download = folder / "checkpoints.partial"
+    shutil.rmtree(download, ignore_errors=True)
     try:
         repository.ask(lambda: api.repo_info(repository.id, revision=CHECKPOINT_BRANCH), expected=(404,))
     except HfHubHTTPError:
         if repository.ask(lambda: api.file_exists(repository.id, "metrics.json")):
             raise InputError(
                 f"--resume_from_checkpoint hub: {repository.url} holds a finished run; leave the option out "
-                "to train anew"
+                "to train again"
             ) from None
-        logger.info("%s keeps no checkpoints yet", repository.url)
+        logger.info("%s has no checkpoints yet", repository.url)
         return
     repository.ask(
         lambda: api.snapshot_download(
             repository.id,
             revision=CHECKPOINT_BRANCH,
             allow_patterns=["checkpoints/*"],
-            local_dir=fetched,
+            local_dir=download,
         )
     )
-    here, there = folder / "checkpoints", fetched / "checkpoints"
-    if _progress(there) > _progress(here):
-        for path in there.glob("*/*/trainer_state.json"):
-            write_bytes(path, _with_best_checkpoint_in(here / path.parent.parent.name, path))
-        shutil.rmtree(here, ignore_errors=True)
-        there.replace(here)
-        logger.info("Going on from the checkpoints in %s/tree/%s", repository.url, CHECKPOINT_BRANCH)
+    local, remote = folder / "checkpoints", download / "checkpoints"
+    if _progress(remote) > _progress(local):
+        for path in remote.glob("*/*/trainer_state.json"):
+            write_bytes(path, _with_best_checkpoint_in(local / path.parent.parent.name, path))
+        shutil.rmtree(local, ignore_errors=True)
+        remote.replace(local)
+        logger.info("Resuming from the checkpoints in %s/tree/%s", repository.url, CHECKPOINT_BRANCH)
     else:
-        logger.info("The checkpoints in %s are as far on as those on the Hub", here)
-    shutil.rmtree(fetched)
+        logger.info("The checkpoints in %s are at least as advanced as those on the Hub", local)
+    shutil.rmtree(download)
 
 
-def _without_this_machine(path: Path) -> Path | bytes:
-    """Return a file of the checkpoints, or what it holds but for the paths of this machine."""
+def _without_local_paths(path: Path) -> Path | bytes:
+    """Return a file of the checkpoints, or its content without the paths of this machine."""
     if path.name == "trainer_state.json":
         return _with_best_checkpoint_in(Path(), path)
     if path.name == "run.json":
@@ -123,7 +125,7 @@ def _without_this_machine(path: Path) -> Path | bytes:
 
 
 def _with_best_checkpoint_in(folder: Path, path: Path) -> bytes:
-    """Return a trainer_state.json whose best checkpoint is in that folder: it may be another machine's."""
+    """Return the content of a trainer_state.json, with the path of its best checkpoint moved to `folder`."""
     state = json.loads(path.read_text(encoding="utf-8"))
     if state["best_model_checkpoint"]:
         state["best_model_checkpoint"] = str(folder / Path(state["best_model_checkpoint"]).name)
@@ -131,7 +133,7 @@ def _with_best_checkpoint_in(folder: Path, path: Path) -> bytes:
 
 
 def _progress(checkpoints: Path) -> tuple[int, int]:
-    """Return (finished models, steps or epochs of the next); less than (0, 0) if nothing was begun."""
+    """Return (number of finished models, steps or epochs of the next one); (-1, 0) without a run."""
     if not (checkpoints / "run.json").exists():
         return -1, 0
     steps = [int(path.parent.name[11:]) for path in checkpoints.glob("*/checkpoint-*/trainer_state.json")]

@@ -1,6 +1,6 @@
-"""A name comes in; a repository on the Hub that this user may write to goes out, or one line that says why.
+"""Access to a repository on the Hub, with retries and one-line errors.
 
-What can be amiss is found out here, before any training: token, name, rights, connection.
+Token, name, permissions and connection are checked when a `Repository` is created, before any training.
 """
 
 import contextlib
@@ -16,57 +16,58 @@ from huggingface_hub.utils import validate_repo_id
 from utils.runtime import InputError, first_line, hub_token, logger
 
 RETRY_WAITS = (1, 2, 4, 8)
-"""Seconds between attempts, where the server asks for no other; after the last of them, give up."""
+"""Seconds between the attempts, unless the server asks for another time. There are five attempts."""
 
 MAX_RETRY_AFTER = 120
-"""Seconds that a server may ask to wait."""
+"""Maximum number of seconds to wait at the request of a server."""
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 
-_NEW_TOKEN = f"make one with write access at {TOKENS_PAGE}"
+_NEW_TOKEN = f"create one with write access at {TOKENS_PAGE}"
 
 
 class Repository:
-    """A repository on the Hub that this user may write to; it is made where it is missing.
+    """A repository on the Hub with write access for this user; created if it does not exist.
 
     Args:
-        repo_id: `user/name`, or `name` under the user's own.
-        private: whether it must be private. One that is public already is refused then.
-        repo_type: "model", or "space" for one with Gradio.
+        repo_id: `user/name`, or `name` for a repository of the user.
+        private: whether it must be private. An existing public repository is refused.
+        repo_type: "model", or "space" for a Space with Gradio.
 
     Raises:
-        InputError: there is no token, or one that the Hub does not know or that may not write there; the Hub
-            does not take the name, or cannot be reached.
+        InputError: the token is missing, invalid or without write access, the name is invalid, or the Hub
+            cannot be reached.
     """
 
     def __init__(self, repo_id: str, private: bool, repo_type: str = "model"):
         token = hub_token()
         if not token:
             raise InputError(
-                f"--push_to_hub: no token for the Hub; {_NEW_TOKEN} and give it as HF_TOKEN in the "
-                "environment or in Kaggle's or Colab's secrets, or run `hf auth login`"
+                f"--push_to_hub: no token for the Hub; {_NEW_TOKEN} and set it as HF_TOKEN in the "
+                "environment or in the secrets of Kaggle or Colab, or run `hf auth login`"
             )
         self.api = HfApi(token=token)
         self.id = repo_id
         self.type = repo_type
         self.option = "--space" if repo_type == "space" else "--hub_model_id"
         self.private = private
-        who = self.ask(self.api.whoami)
-        if who.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        user = self.ask(self.api.whoami)
+        if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise InputError(
-                f"--push_to_hub: the token of {who['name']} may only read; {_NEW_TOKEN} and put it into "
+                f"--push_to_hub: the token of {user['name']} may only read; {_NEW_TOKEN} and set it as "
                 "HF_TOKEN"
             )
         if "/" not in repo_id:
-            self.id = f"{who['name']}/{repo_id}"
+            self.id = f"{user['name']}/{repo_id}"
         try:
             validate_repo_id(self.id)
         except HFValidationError as error:
             raise InputError(f"{self.option} {self.id}: {first_line(error)}; expected user/name") from None
-        self._open(who["name"])
+        self._create_or_check(user["name"])
 
-    def _open(self, user: str) -> None:
-        with contextlib.suppress(HfHubHTTPError):  # it is there already, or may not be made there
+    def _create_or_check(self, user: str) -> None:
+        """Create the repository, or check that it exists with write access, and is private if required."""
+        with contextlib.suppress(HfHubHTTPError):  # it exists, or the user may not create it
             self.ask(self._create, expected=(403, 409))
             return
         try:
@@ -80,8 +81,8 @@ class Repository:
             ) from None
         if self.private and not self.is_private():
             raise InputError(
-                f"--hub_private_repo: {self.id} is there already and public; choose another {self.option}, "
-                f"or make it private at {self.url}/settings"
+                f"--hub_private_repo: {self.id} exists and is public; choose another {self.option}, or make "
+                f"it private at {self.url}/settings"
             )
 
     def _create(self) -> None:
@@ -89,7 +90,7 @@ class Repository:
         self.api.create_repo(self.id, private=self.private, repo_type=self.type, space_sdk=sdk)
 
     def is_private(self) -> bool:
-        """Say whether it is hidden from others on the Hub, whatever this user asked for now."""
+        """Return whether the repository is private on the Hub; `private` is what was requested."""
         return self.ask(lambda: self.api.repo_info(self.id, repo_type=self.type)).private
 
     @property
@@ -97,11 +98,18 @@ class Repository:
         return f"{self.api.endpoint}/{'spaces/' if self.type == 'space' else ''}{self.id}"
 
     def ask(self, request: Callable, expected: Sequence[int] = ()):
-        """Return what a request to the Hub brings, tried again where that can help.
+        """Send a request to the Hub, with retries after temporary errors.
+
+        Args:
+            request: a function without arguments that sends the request.
+            expected: HTTP status codes that are raised as HfHubHTTPError.
+
+        Returns:
+            the result of `request`.
 
         Raises:
-            InputError: nothing, and in one line why.
-            HfHubHTTPError: the Hub answers with one of the `expected` status codes.
+            InputError: the request failed; the message is one line with the reason.
+            HfHubHTTPError: the Hub answered with one of the `expected` status codes.
         """
         for wait in (*RETRY_WAITS, None):
             try:
@@ -111,8 +119,8 @@ class Repository:
             except Exception as error:
                 failed = _http_error(error)
                 if failed is None and not isinstance(error, json.JSONDecodeError):
-                    raise  # a full disk, a mistake of ours
-                # None: no connection, one that was cut, or some proxy's page in place of an answer.
+                    raise  # not caused by the request, e.g. a full disk
+                # None without a connection, or if a proxy has answered with a page of its own.
                 response = getattr(failed, "response", None)
             status = response.status_code if response is not None else None
             if status in expected:
@@ -122,30 +130,32 @@ class Repository:
             reason = f"the server answers {status}" if status else "no connection, or one that was cut"
             if wait is None:
                 raise InputError(f"{self.id} cannot be reached at {self.api.endpoint} ({reason})")
-            asked = response.headers.get("Retry-After", "") if status else ""
-            wait = min(int(asked), MAX_RETRY_AFTER) if asked.isdigit() else wait
+            retry_after = response.headers.get("Retry-After", "") if status else ""
+            wait = min(int(retry_after), MAX_RETRY_AFTER) if retry_after.isdigit() else wait
             logger.info("Hub: %s; trying again in %g s", reason, wait)
             time.sleep(wait)
 
     def commit(
         self,
         files: Mapping[str, Path | bytes],
-        stale: Callable[[str], bool],
+        is_stale: Callable[[str], bool],
         message: str,
         revision: str = "main",
     ) -> None:
-        """Add or replace files, and delete others, in one commit.
+        """Add or replace files, and delete stale ones, in one commit.
 
         Args:
             files: path in the repository -> file, or its content.
-            stale: says of the path of another file whether it is to be deleted.
+            is_stale: returns whether another file, given its path in the repository, is to be deleted.
             message: of the commit.
             revision: an existing branch.
         """
-        there = self.ask(lambda: self.api.list_repo_files(self.id, revision=revision, repo_type=self.type))
+        present = self.ask(lambda: self.api.list_repo_files(self.id, revision=revision, repo_type=self.type))
 
         def request():
-            operations = [CommitOperationDelete(name) for name in there if name not in files and stale(name)]
+            operations = [
+                CommitOperationDelete(name) for name in present if name not in files and is_stale(name)
+            ]
             for name, content in sorted(files.items()):
                 source = content if isinstance(content, bytes) else str(content)
                 operations.append(CommitOperationAdd(name, source))
@@ -157,15 +167,16 @@ class Repository:
 
 
 def _http_error(error: BaseException | None) -> HTTPError | None:
-    """Return the failed request behind an error; the client puts words of its own around some."""
+    """Return the HTTP error that caused an error, if any; huggingface_hub wraps some of them."""
     while error is not None and not isinstance(error, HTTPError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _refusal(status: int) -> str:
+    """Return the meaning of a status code below 500."""
     if status == 401:
-        return f"it does not know the token; {_NEW_TOKEN} and put it into HF_TOKEN"
+        return f"the token is invalid; {_NEW_TOKEN} and set it as HF_TOKEN"
     if status == 403:
-        return f"the token may not do that; {_NEW_TOKEN} and put it into HF_TOKEN"
+        return f"the token has no permission; {_NEW_TOKEN} and set it as HF_TOKEN"
     return f"it answers {status}"

@@ -1,4 +1,4 @@
-"""A published run comes in; the files of a Space that serves it, and the Space on the Hub, go out."""
+"""A Space on the Hub that serves the model of a published run."""
 
 import re
 from pathlib import Path
@@ -11,23 +11,25 @@ from utils.runtime import PROJECT_ROOT, InputError, logger
 
 PAGE = PROJECT_ROOT / "space"
 
-_PACKAGES = {
+_LIBRARY_PACKAGES = {
     "transformers": ("torch", "transformers"),
     "keras": ("tensorflow", "keras"),
     "sklearn": ("skops",),
 }
-"""Library of a model -> what a Space needs for it and not for the others."""
+"""Library of the model -> packages that a Space needs only for models of that library."""
 
-_OPEN_SMILE = ("compare", "egemaps")
-"""Feature sets that openSMILE computes."""
+_OPENSMILE_FEATURE_SETS = ("compare", "egemaps")
 
 
 def space_files(run: dict, model_id: str) -> dict[str, bytes]:
-    """Return path in the Space -> content.
+    """Return the files of the Space of a model.
 
     Args:
         run: metrics.json of the model.
         model_id: its repository on the Hub.
+
+    Returns:
+        path in the Space -> content.
     """
     return {
         "app.py": (PAGE / "app.py").read_bytes(),
@@ -37,41 +39,47 @@ def space_files(run: dict, model_id: str) -> dict[str, bytes]:
 
 
 def _requirements(run: dict) -> str:
-    """Return what the page and the model's library need.
+    """Return requirements.txt with the packages of the page and of the model's library.
 
-    What computes the answers is had in the version that made the model: another scikit-learn or Keras may
-    read the weights otherwise, or not at all.
+    Packages that compute the probabilities are pinned to the versions of the run: another version of
+    scikit-learn or Keras may not load the weights, or may interpret them differently.
     """
     model = run["model"]
-    needed = set(_PACKAGES[model["library"]])
-    if model.get("feature_set") in _OPEN_SMILE:
+    needed = set(_LIBRARY_PACKAGES[model["library"]])
+    if model.get("feature_set") in _OPENSMILE_FEATURE_SETS:
         needed.add("opensmile")
-    others = {"opensmile"}.union(*_PACKAGES.values()) - needed
+    not_needed = {"opensmile"}.union(*_LIBRARY_PACKAGES.values()) - needed
     pinned = needed | {"scikit-learn", "librosa"}
     lines = []
     for line in (PAGE / "requirements.txt").read_text(encoding="utf-8").splitlines():
         package = re.match(r"[\w-]*", line)[0]
-        if package and package not in others:
+        if package and package not in not_needed:
             version = run["versions"].get(package, "") if package in pinned else ""
-            # PyPI has no 2.13.0+cpu.
-            lines.append(f"{package}=={version.split('+')[0]}" if version else line)
+            version = version.split("+")[0]  # PyPI has no local versions such as 2.13.0+cpu
+            lines.append(f"{package}=={version}" if version else line)
     return "\n".join(lines) + "\n"
 
 
 def _readme(run: dict, model_id: str) -> str:
-    _, front, text = (PAGE / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    front = yaml.safe_load(front) | {
+    """Return README.md of the Space, with the Python version of the run and the id of the model."""
+    _, metadata, text = (PAGE / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    metadata = yaml.safe_load(metadata) | {
         "python_version": ".".join(run["versions"]["python"].split(".")[:2]),
         "models": [model_id],
     }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{text}"
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
 
 
 def publish_space(repository: Repository, run_folder: Path, model: Repository) -> None:
     """Publish the page of a model that is on the Hub, in one commit.
 
+    Args:
+        repository: the Space.
+        run_folder: of the run.
+        model: the repository of the model.
+
     Raises:
-        InputError: the Hub cannot be reached. The model stays published, and the line says so.
+        InputError: the Hub cannot be reached. The model stays published, and the message says so.
     """
     run = read_run(run_folder)
     try:
@@ -85,7 +93,7 @@ def publish_space(repository: Repository, run_folder: Path, model: Repository) -
         ) from None
     if model.is_private():
         logger.info(
-            "%s is private: give its page a secret HF_TOKEN that may read it, at %s/settings",
+            "%s is private: add a secret HF_TOKEN with read access to its page, at %s/settings",
             model.id,
             repository.url,
         )

@@ -1,6 +1,7 @@
-"""A run folder comes in; whether a stranger's program gets the run's own answers from its model goes out.
+"""Check that a reloaded model gives the probabilities of its run.
 
-It loads the model by the library's public API alone, in the process that it is called in: a fresh one.
+The model is loaded with the public API of its library only. `publication.check_reload` runs it in a new
+process:
 
     python -m utils.hub.verify runs/wav2vec2
 """
@@ -16,30 +17,40 @@ from utils.report.run_folder import load_reference_predictions
 from utils.runtime import InputError, first_line, run_script
 
 TOLERANCE = 1e-3
-"""How far a probability may be from the run's: the run's own device may have rounded otherwise."""
+"""Maximum difference of a probability: the run may have used another device, with other rounding."""
 
 
 def check(folder: Path) -> str:
-    """Return in words what was compared.
+    """Compare the probabilities of a reloaded model with the reference predictions of its run.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        a sentence about the comparison.
 
     Raises:
-        InputError: there is nothing to compare with, or the answers differ.
+        InputError: the model or the reference predictions cannot be loaded, or the probabilities differ.
     """
     run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     waveforms, expected = load_reference_predictions(folder)
     try:
-        got = load_model(folder, run)(waveforms)
+        probabilities = load_model(folder, run)(waveforms)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(first_line(error)) from error
-    if got.shape != expected.shape:
-        raise InputError(f"it gives {got.shape[1]} probabilities, expected {expected.shape[1]}")
-    apart = np.abs(got - expected).max(axis=1)
-    if not (apart <= TOLERANCE).all():
+    if probabilities.shape != expected.shape:
+        raise InputError(f"it gives {probabilities.shape[1]} probabilities, expected {expected.shape[1]}")
+    differences = np.abs(probabilities - expected).max(axis=1)
+    is_close = differences <= TOLERANCE  # False for NaN
+    if not is_close.all():
         raise InputError(
-            f"on {(~(apart <= TOLERANCE)).sum()} of {len(apart)} clips its probabilities are off by up to "
-            f"{apart.max():.3f} from those of the run"
+            f"its probabilities differ from those of the run by up to {differences.max():.3f}, on "
+            f"{(~is_close).sum()} of {len(differences)} clips"
         )
-    return f"Loaded anew, the model gives the run's answers on {len(apart)} clips, to {apart.max():.0e}"
+    return (
+        f"The reloaded model gives the probabilities of the run on {len(differences)} clips, to "
+        f"{differences.max():.0e}"
+    )
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
 """Compare the ONNX files of a run with its PyTorch classifier: predictions, size and time per clip."""
 
-import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,58 +15,70 @@ from utils.onnx_export.session import FILES, extract_input_values, open_session
 from utils.runtime import describe_device
 
 NUM_TIMED, NUM_ROUNDS = 5, 3
-"""Clips on which the files and the classifier are timed, and how often."""
+"""Number of clips on which the files and the classifier are timed, and number of repetitions."""
+
+Logits = Callable[[np.ndarray], np.ndarray]
+"""`input_values` (1, num_samples) -> logits (1, num_emotions)"""
 
 
 def compare_onnx(folder: Path, waveforms: Sequence[np.ndarray], labels: Sequence[int] | None = None) -> dict:
-    """Return how far the ONNX files of a run agree with its classifier, and how fast they are on this CPU.
+    """Compare the predictions and the speed of the ONNX files of a run with those of its classifier.
 
     Args:
-        folder: the run's.
-        waveforms: float32 at 16 kHz, heard one at a time.
-        labels: their true labels, where they are known.
+        folder: of the run.
+        waveforms: float32 at 16 kHz; they are classified one at a time.
+        labels: true labels of the waveforms, if known.
 
     Returns:
-        `clips`, `device`, `do_normalize` (of the feature extractor); under `eager` of the classifier itself
-        and under each kind of `FILES`: `p50_ms` and `uar` (None without labels); of the files also `mb`,
-        `agreement` (share of clips with the same answer) and `times_faster`. All are timed on the same
-        clips, in turn.
+        `clips`, `device`, `do_normalize` (of the feature extractor). Under `eager` for the PyTorch
+        classifier, and under each key of `FILES`: `p50_ms`, the median time per clip in milliseconds, and
+        `uar`, the unweighted average recall (None without labels). For the files also `mb`, `agreement`
+        (share of clips with the same prediction as the classifier) and `times_faster`.
     """
     model = AutoModelForAudioClassification.from_pretrained(folder).eval()
-    values = extract_input_values(folder, waveforms)
+    clips = extract_input_values(folder, waveforms)
 
     @torch.inference_mode()
     def eager(clip: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(clip)).logits.numpy()
 
-    sessions = {kind: open_session(folder / "onnx" / name) for kind, name in FILES.items()}
-    ways = {"eager": eager}
-    for kind, session in sessions.items():
-        ways[kind] = lambda clip, session=session: session.run(None, {"input_values": clip})[0]
-    told = {
-        kind: np.array([way(clip)[0].argmax() for clip in tqdm(values, f"Comparing {kind}")])
-        for kind, way in ways.items()
+    classifiers = {"eager": eager} | {
+        kind: _onnx_logits(folder / "onnx" / name) for kind, name in FILES.items()
     }
-    seconds = {kind: [] for kind in ways}
-    timed = values[:: -(-len(values) // NUM_TIMED)]
-    for kind, way in NUM_ROUNDS * list(ways.items()):
-        for clip in timed:
-            begun = time.perf_counter()
-            way(clip)
-            seconds[kind].append(time.perf_counter() - begun)
-    middle = {kind: 1000 * statistics.median(times) for kind, times in seconds.items()}
-    recalls = {
-        kind: None if labels is None else float(balanced_accuracy_score(labels, told[kind])) for kind in ways
+    predictions = {
+        kind: np.array([logits(clip)[0].argmax() for clip in tqdm(clips, f"Classifying with {kind}")])
+        for kind, logits in classifiers.items()
     }
-    normalized = AutoFeatureExtractor.from_pretrained(folder).do_normalize
-    found = {"clips": len(values), "device": describe_device("cpu"), "do_normalize": normalized}
-    found["eager"] = {"p50_ms": middle["eager"], "uar": recalls["eager"]}
+    milliseconds = _median_milliseconds(classifiers, clips[:: -(-len(clips) // NUM_TIMED)])
+    uar = {
+        kind: None if labels is None else float(balanced_accuracy_score(labels, predictions[kind]))
+        for kind in classifiers
+    }
+    do_normalize = AutoFeatureExtractor.from_pretrained(folder).do_normalize
+    results = {"clips": len(clips), "device": describe_device("cpu"), "do_normalize": do_normalize}
+    results["eager"] = {"p50_ms": milliseconds["eager"], "uar": uar["eager"]}
     for kind, name in FILES.items():
-        found[kind] = {
-            "mb": os.path.getsize(folder / "onnx" / name) / 1e6,  # noqa: PTH202
-            "agreement": float((told[kind] == told["eager"]).mean()),
-            "uar": recalls[kind],
-            "p50_ms": middle[kind],
-            "times_faster": middle["eager"] / middle[kind],
+        results[kind] = {
+            "mb": (folder / "onnx" / name).stat().st_size / 1e6,
+            "agreement": float((predictions[kind] == predictions["eager"]).mean()),
+            "uar": uar[kind],
+            "p50_ms": milliseconds[kind],
+            "times_faster": milliseconds["eager"] / milliseconds[kind],
         }
-    return found
+    return results
+
+
+def _onnx_logits(path: Path) -> Logits:
+    session = open_session(path)
+    return lambda clip: session.run(None, {"input_values": clip})[0]
+
+
+def _median_milliseconds(classifiers: Mapping[str, Logits], clips: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return the median time per clip of each classifier; the classifiers take turns."""
+    seconds = {kind: [] for kind in classifiers}
+    for kind, logits in NUM_ROUNDS * list(classifiers.items()):
+        for clip in clips:
+            start = time.perf_counter()
+            logits(clip)
+            seconds[kind].append(time.perf_counter() - start)
+    return {kind: 1000 * statistics.median(values) for kind, values in seconds.items()}

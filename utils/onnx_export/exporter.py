@@ -1,7 +1,6 @@
-"""A finished run's classifier comes in; ONNX files go out beside its weights, in float32 and in 8 bits, and
-how far they agree with it (PyTorch).
+"""Export the classifier of a finished run to ONNX files in float32 and in 8 bits (PyTorch).
 
-    python -m utils.export runs/wav2vec2
+The command `python -m utils.export runs/wav2vec2` calls it.
 """
 
 import tempfile
@@ -20,12 +19,12 @@ from utils.onnx_export.session import FILES, extract_input_values, open_session
 from utils.runtime import InputError
 
 MAX_CONVOLUTION_SHARE = 0.9
-"""Of the error of the logits, what may come from convolutions in 8 bits. Where it is more, they are kept in
-16: those of some encoders bear no 8, and without them the file would be ten times as exact."""
+"""Maximum share of the error of the logits that 8-bit convolutions may cause. Above it, the convolutions are
+stored in 16 bits: for some encoders this reduces the error by a factor of ten."""
 
 
 def require_onnx() -> None:
-    """Say what is to be installed, before any long work.
+    """Check that the packages for the export are installed; call it before a long computation.
 
     Raises:
         InputError: onnx or onnxruntime is missing.
@@ -40,55 +39,62 @@ def require_onnx() -> None:
 
 
 def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
-    """Write `onnx/model.onnx` and `onnx/model_int8.onnx` of the classifier in a run's folder.
+    """Write `onnx/model.onnx` and `onnx/model_int8.onnx` for the classifier in the folder of a run.
 
-    Both take `input_values` (num_clips, num_samples), float32 at 16 kHz as the feature extractor makes it, of
-    clips of one length, and give `logits` (num_clips, num_emotions). In the second one the weights are int8,
-    with a scale per output channel; the head's are float32. Matrix products of the transformer layers and
-    the feature extractor's convolutions are computed in integers, all else in float32. Where convolutions
-    make more of the error than `MAX_CONVOLUTION_SHARE`, their weights are float16 and they are computed in
-    float32. The mean of the error that is left is taken off the logits (Nagel et al. 2019, "Data-Free
-    Quantization Through Weight Equalization and Bias Correction", do so in each layer).
+    Input of both: `input_values`, float32 (num_clips, num_samples), the output of the feature extractor at
+    16 kHz for clips of one length. Output: `logits` (num_clips, num_emotions).
+
+    In the second file the weights are int8 with one scale per output channel, except float32 weights in the
+    head. The matrix products of the transformer layers and the convolutions of the feature extractor are
+    computed in integers, all other operations in float32. If the convolutions cause more of the error than
+    `MAX_CONVOLUTION_SHARE`, their weights are float16 and they are computed in float32. The mean of the
+    remaining error is subtracted from the logits (Nagel et al. 2019, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", do so in each layer).
 
     Args:
-        folder: the run's.
-        waveforms: float32 at 16 kHz; clips on which that is tried. Their labels are not asked for.
+        folder: of the run.
+        waveforms: float32 at 16 kHz; clips on which the error is measured. Labels are not needed.
 
     Returns:
-        how the convolutions are stored, int8 or float16.
+        the type in which the weights of the convolutions are stored: "int8" or "float16".
+
+    Raises:
+        InputError: onnx or onnxruntime is missing.
     """
     require_onnx()
     target = folder / "onnx"
     target.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as scratch:
-        floats, integers = Path(scratch) / FILES["fp32"], Path(scratch) / "integers.onnx"
-        model = _classifier(folder)
-        _export(model, floats, in_integers=False)
+    with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as temporary:
+        float_file, integer_file = Path(temporary) / FILES["fp32"], Path(temporary) / "integers.onnx"
+        model = _load_classifier(folder)
+        _export(model, float_file, integer_ops=False)
         model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
-        _export(model, integers, in_integers=True)
-        values = extract_input_values(folder, waveforms)
-        expected, corrections, errors = _logits(floats, values), {}, {}
-        for convolutions, traced in (("float16", floats), ("int8", integers)):
-            path = Path(scratch) / convolutions
-            quantize(traced, path, convolutions)
-            apart = expected - _logits(path, values)
-            corrections[convolutions] = apart.mean(axis=0)
-            errors[convolutions] = np.abs(apart - apart.mean(axis=0)).mean()
-        in_16_bits = errors["float16"] < (1 - MAX_CONVOLUTION_SHARE) * errors["int8"]
-        convolutions = "float16" if in_16_bits else "int8"
-        add_to_logits(Path(scratch) / convolutions, corrections[convolutions])
-        floats.replace(target / floats.name)
-        (Path(scratch) / convolutions).replace(target / FILES["int8"])
+        _export(model, integer_file, integer_ops=True)
+        clips = extract_input_values(folder, waveforms)
+        expected, corrections, errors = _logits(float_file, clips), {}, {}
+        for convolutions, exported in (("float16", float_file), ("int8", integer_file)):
+            path = Path(temporary) / convolutions
+            quantize(exported, path, convolutions)
+            differences = expected - _logits(path, clips)
+            corrections[convolutions] = differences.mean(axis=0)
+            errors[convolutions] = np.abs(differences - differences.mean(axis=0)).mean()
+        use_float16 = errors["float16"] < (1 - MAX_CONVOLUTION_SHARE) * errors["int8"]
+        convolutions = "float16" if use_float16 else "int8"
+        add_to_logits(Path(temporary) / convolutions, corrections[convolutions])
+        float_file.replace(target / float_file.name)
+        (Path(temporary) / convolutions).replace(target / FILES["int8"])
     return convolutions
 
 
-def _logits(path: Path, values: Sequence[np.ndarray]) -> np.ndarray:
-    """Return what an ONNX file says of each clip, (num_clips, num_emotions)."""
+def _logits(path: Path, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logits (num_clips, num_emotions) of an ONNX file for clips (1, num_samples)."""
     session = open_session(path)
-    return np.concatenate([session.run(None, {"input_values": clip})[0] for clip in values])
+    return np.concatenate([session.run(None, {"input_values": clip})[0] for clip in clips])
 
 
 class _Logits(torch.nn.Module):
+    """A classifier that returns its logits as a tensor, for the export."""
+
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model = model
@@ -97,13 +103,13 @@ class _Logits(torch.nn.Module):
         return self.model(input_values).logits
 
 
-def _classifier(folder: Path) -> torch.nn.Module:
-    """Return the classifier of a run's folder as it is traced."""
+def _load_classifier(folder: Path) -> torch.nn.Module:
+    """Return the classifier of a run without weight norm, and with both layers of the head merged."""
     model = AutoModelForAudioClassification.from_pretrained(folder, attn_implementation="eager").eval()
-    for module in model.modules():  # weight norm is computed once and for all
+    for module in model.modules():
         if torch.nn.utils.parametrize.is_parametrized(module, "weight"):
             torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
-    with torch.no_grad():  # the two layers of the head, with but a mean between them, are one
+    with torch.no_grad():  # the time mean is the only operation between the two layers
         head = torch.nn.Linear(model.projector.in_features, model.config.num_labels)
         head.weight[:] = model.classifier.weight @ model.projector.weight
         head.bias[:] = model.classifier(model.projector.bias)
@@ -111,8 +117,9 @@ def _classifier(folder: Path) -> torch.nn.Module:
     return model
 
 
-def _export(model: torch.nn.Module, path: Path, in_integers: bool) -> None:
-    with warnings.catch_warnings():  # of shapes: the tests hear clips of several lengths
+def _export(model: torch.nn.Module, path: Path, integer_ops: bool) -> None:
+    """Trace a classifier to an ONNX file; `integer_ops`: it contains `IntegerConvolutions`."""
+    with warnings.catch_warnings():  # about traced shapes; the tests run clips of several lengths
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Logits(model),
@@ -123,6 +130,6 @@ def _export(model: torch.nn.Module, path: Path, in_integers: bool) -> None:
             dynamic_axes={"input_values": {0: "clip", 1: "sample"}, "logits": {0: "clip"}},
             opset_version=17,
             dynamo=False,
-            autograd_inlining=False,  # products of integers are written as such, not as what PyTorch computes
-            custom_opsets={"com.microsoft": 1} if in_integers else {},
+            autograd_inlining=False,  # write `symbolic` of the integer product, not its forward pass
+            custom_opsets={"com.microsoft": 1} if integer_ops else {},
         )

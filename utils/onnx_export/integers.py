@@ -1,24 +1,24 @@
-"""The convolutions of a wav2vec2-like encoder come in; a module goes out that is traced into integers.
+"""Convolutions of wav2vec2-like encoders that are exported to ONNX as integer products (PyTorch).
 
-In PyTorch it computes what they do, from weights of 8 bits. In ONNX Runtime frames are multiplied with
-weights as integers, each frame with a scale of its own: where all share one, loud frames leave few steps to
-quiet ones.
+In PyTorch the module computes the same as the original convolutions, with weights rounded to 8 bits. In ONNX
+Runtime frames and weights are multiplied as integers. Each frame has its own scale: with a common scale, loud
+frames would leave few quantization steps for quiet ones.
 """
 
 import torch
 from torch import nn
 
 LARGEST = 127
-"""Steps from zero to the largest value that a signed byte holds."""
+"""Largest value of a signed 8-bit integer."""
 
 
 class IntegerConvolutions(nn.Module):
-    """Stands in for the feature extractor of a stock classifier.
+    """Replacement for the feature extractor of a stock classifier.
 
-    float32 (num_clips, num_samples) becomes float32 (num_clips, num_channels, num_frames), as there.
+    float32 (num_clips, num_samples) -> float32 (num_clips, num_channels, num_frames), like the original.
 
     Args:
-        extractor: `model.base_model.feature_extractor` of wav2vec2, HuBERT, WavLM and their relatives.
+        extractor: `model.base_model.feature_extractor` of wav2vec2, HuBERT, WavLM or a related encoder.
     """
 
     def __init__(self, extractor: nn.Module):
@@ -35,10 +35,11 @@ class IntegerConvolutions(nn.Module):
 
 
 class _FirstConvolution(nn.Module):
-    """Samples in, frames (num_clips, num_frames, num_channels) out, in float32: samples bear no 8 bits.
+    """The first convolution, in float32: 8 bits are too few for samples.
 
-    It is hardly any work, but its output is the largest tensor of all. So group norm goes into its weights:
-    a channel of weights w gives, of centred frames of covariance C, values of mean 0 and variance w.C.w.
+    (num_clips, num_samples) -> (num_clips, num_frames, num_channels). It needs few operations, and its output
+    is the largest tensor of the encoder. Therefore group norm is merged into its weights: for centred frames
+    with covariance matrix C, a channel with weights w has output values of mean 0 and variance w.C.w.
     """
 
     def __init__(self, layer: nn.Module):
@@ -49,16 +50,17 @@ class _FirstConvolution(nn.Module):
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         [num_taps], [stride] = self.conv.kernel_size, self.conv.stride
         frames = torch.stack(
-            [_met_by(tap, num_taps, stride, input_values) for tap in range(num_taps)], dim=-1
+            [_inputs_of_tap(tap, num_taps, stride, input_values) for tap in range(num_taps)], dim=-1
         )
         weight, bias = self.conv.weight[:, 0].T, self.conv.bias
         if not isinstance(self.norm, nn.GroupNorm):
             hidden = frames @ weight + (0 if bias is None else bias)
             return self.activation(hidden if self.norm is None else self.norm(hidden))
-        frames = frames - frames.mean(dim=1, keepdim=True)  # a bias would go with it
-        precise = frames.double()  # neighbouring samples are much alike, their differences small
-        # Not a transpose and a product: ONNX Runtime up to 1.24 fuses them into an operator that it lacks for
-        # doubles.
+        frames = frames - frames.mean(dim=1, keepdim=True)  # this would also remove a bias
+        # float64: neighbouring samples are almost equal, so their differences are small.
+        precise = frames.double()
+        # Not a transpose and a product: ONNX Runtime up to 1.24 fuses them to an operator that it has not
+        # implemented for float64.
         covariance = torch.einsum("nft,nfs->nts", precise, precise) / frames.shape[1]
         variance = ((covariance @ weight.double()) * weight).sum(dim=1, keepdim=True)
         scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps).float()
@@ -66,7 +68,7 @@ class _FirstConvolution(nn.Module):
 
 
 class _IntegerConvolution(nn.Module):
-    """Frames (num_clips, num_frames, num_channels) in and out."""
+    """A convolution with int8 weights: (num_clips, num_frames, num_channels) in and out."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -87,25 +89,27 @@ class _IntegerConvolution(nn.Module):
         return self.activation(hidden if self.norm is None else self.norm(hidden))
 
 
-def _met_by(tap: int, num_taps: int, stride: int, values: torch.Tensor) -> torch.Tensor:
-    """Return which of (num_clips, num_values, ...) a tap of a convolution meets."""
+def _inputs_of_tap(tap: int, num_taps: int, stride: int, values: torch.Tensor) -> torch.Tensor:
+    """Return the elements of (num_clips, num_values, ...) that a tap of a convolution is multiplied with."""
     return values[:, tap : tap + 1 - num_taps or None : stride]
 
 
 class _FrameProducts(torch.autograd.Function):
-    """The sum over taps of the frames that it meets @ its weights, which are int8 times `column_scale`."""
+    """The sum over all taps of their input frames times their weights (int8 times `column_scale`)."""
 
     @staticmethod
     def forward(ctx, hidden, column_scale, stride, *taps):
-        met = (_met_by(tap, len(taps), stride, hidden) for tap in range(len(taps)))
-        return sum(frames @ (weight * column_scale) for frames, weight in zip(met, taps, strict=True))
+        inputs = (_inputs_of_tap(tap, len(taps), stride, hidden) for tap in range(len(taps)))
+        return sum(frames @ (weight * column_scale) for frames, weight in zip(inputs, taps, strict=True))
 
     @staticmethod
     def symbolic(g, hidden, column_scale, stride, *taps):
+        """Write the ONNX operators: quantize each frame, then multiply as integers tap by tap."""
+
         def constant(value, dtype=torch.float32):
             return g.op("Constant", value_t=torch.tensor(value, dtype=dtype))
 
-        def met_by(tap, values):
+        def inputs_of_tap(tap, values):
             bounds = ([tap], [tap + 1 - len(taps) or 2**31], [1], [stride])  # from, to, axis, step
             return g.op("Slice", values, *(constant(bound, torch.int64) for bound in bounds))
 
@@ -114,16 +118,16 @@ class _FrameProducts(torch.autograd.Function):
         lowest = g.op("Neg", g.op("ReduceMin", hidden, axes_i=[-1], keepdims_i=1))
         step = g.op("Mul", g.op("Max", highest, lowest, constant(1e-9)), constant(1 / LARGEST))
         flat_step = g.op("Reshape", step, constant([-1], torch.int64))
-        zero = constant(128, torch.uint8)  # ONNX Runtime multiplies unsigned bytes much faster than signed
+        zero = constant(128, torch.uint8)  # ONNX Runtime multiplies unsigned integers much faster than signed
         zeros = g.op("Expand", zero, g.op("Shape", flat_step))
         rows = g.op("Reshape", hidden, constant([-1, num_channels], torch.int64))
         quantized = g.op("QuantizeLinear", rows, flat_step, zeros, axis_i=0)
         quantized = g.op("Reshape", quantized, g.op("Shape", hidden))
         total = None
         for tap, weight in enumerate(taps):
-            inputs = met_by(tap, quantized), weight, constant(1.0), column_scale, zero
+            inputs = inputs_of_tap(tap, quantized), weight, constant(1.0), column_scale, zero
             product = g.op("com.microsoft::MatMulIntegerToFloat", *inputs)
-            product = g.op("Mul", product, met_by(tap, step))
+            product = g.op("Mul", product, inputs_of_tap(tap, step))
             total = product if total is None else g.op("Add", total, product)
         total.setType(hidden.type().with_sizes([None, None, num_out]))
         return total

@@ -1,4 +1,4 @@
-"""Open an ONNX file of a run and prepare clips for it."""
+"""ONNX Runtime sessions for the exported files of a run, and their inputs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +8,45 @@ from transformers import AutoFeatureExtractor
 
 from utils.data.audio import SAMPLING_RATE
 
+FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+"""Precision -> file name in the folder `onnx/` of the run."""
+
 
 def extract_input_values(folder: Path, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return what a run's feature extractor makes of each clip, float32 (1, num_samples)."""
+    """Apply the feature extractor of a run to each waveform.
+
+    Args:
+        folder: of the run.
+        waveforms: float32 (num_samples,) at 16 kHz.
+
+    Returns:
+        float32 (1, num_samples) for each waveform.
+    """
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     return [
-        extractor(one, sampling_rate=SAMPLING_RATE, return_tensors="np")["input_values"].astype(np.float32)
-        for one in waveforms
+        extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="np")["input_values"].astype(
+            np.float32
+        )
+        for waveform in waveforms
     ]
 
 
 def open_session(path: Path, num_threads: int = 0):
-    """Return an onnxruntime session on the CPU, with so many threads; 0: one per core."""
+    """Open an ONNX file with ONNX Runtime on the CPU.
+
+    Args:
+        path: of the file.
+        num_threads: number of threads; 0: one per core.
+
+    Returns:
+        the `onnxruntime.InferenceSession`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    # The convolutions' weights become floats when the file is opened, not at each clip.
+    # Dequantize the weights of the convolutions once, when the file is loaded, not for each clip.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # Threads that spin while they wait gain nothing here, and on a busy machine stand in each other's way.
+    # Spinning threads make no difference on an idle machine, and slow each other down on a busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
-"""Kind -> its file in `onnx/` of the run's folder."""

@@ -1,29 +1,33 @@
-"""Figures of waveforms and mel spectrograms."""
+"""Figures of waveforms and mel spectrograms.
+
+The functions take float waveforms (num_samples,) and return Matplotlib figures or images.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from utils.report.style import BLUE, STYLE, WIDTH
 
 DYNAMIC_RANGE = 80
-"""dB that a spectrogram shows below its loudest point."""
+"""Range of a spectrogram in dB below its maximum."""
 
 MAX_FREQUENCY = 8_000
-"""Hz; top of the spectrograms, or half the sampling rate where that is less."""
+"""Upper limit of the spectrograms in Hz, or half the sampling rate if that is lower."""
 
 
 @STYLE
 def plot_waveforms(examples: dict[str, np.ndarray], sampling_rate: int, title: str) -> Figure:
-    """Draw a row per emotion: the waveform and its mel spectrogram.
+    """Draw one row per emotion with a waveform and its mel spectrogram.
 
-    Waveforms have one amplitude scale, so that loudness can be compared; each spectrogram is relative to
-    the loudest point of its own clip, so that quiet clips can be read too.
+    All waveforms have the same amplitude scale, so that levels can be compared. Each spectrogram is relative
+    to its own maximum, so that quiet clips are visible.
 
     Args:
         examples: emotion -> float array (num_samples,), full scale = 1.
         sampling_rate: in Hz.
-        title: stands above.
+        title: title of the figure.
     """
     peak = max(np.abs(waveform).max() for waveform in examples.values()) or 1.0
     figure = Figure(figsize=(WIDTH, 1.15 * len(examples) + 1), layout="constrained")
@@ -36,7 +40,9 @@ def plot_waveforms(examples: dict[str, np.ndarray], sampling_rate: int, title: s
     axes[0, 0].set_xlim(0, max(map(len, examples.values())) / sampling_rate)
     for bottom in axes[-1]:
         bottom.set(xlabel="Time (s)")
-    figure.colorbar(image, ax=axes[:, 1], label="Power (dB, 0 = peak of the clip)", aspect=12 * len(examples))
+    figure.colorbar(
+        image, ax=axes[:, 1], label="Power (dB, 0 = maximum of the clip)", aspect=12 * len(examples)
+    )
     figure.suptitle(title)
     return figure
 
@@ -46,9 +52,14 @@ def _hop_length(sampling_rate: int) -> int:
 
 
 def mel_decibels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Return the power in 64 mel bands, float64 (64, num_frames), of 40 ms windows every 10 ms.
+    """Return the power in 64 mel bands in windows of 40 ms with a hop of 10 ms.
 
-    In dB, 0 = the loudest point; silence is `-DYNAMIC_RANGE` throughout.
+    Args:
+        waveform: float array (num_samples,).
+        sampling_rate: in Hz.
+
+    Returns:
+        float64 (64, num_frames) in dB relative to the maximum; silence is `-DYNAMIC_RANGE` throughout.
     """
     import librosa
 
@@ -63,8 +74,17 @@ def mel_decibels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     return 10 * np.log10(np.maximum(power / (power.max() or 1), 10 ** (-DYNAMIC_RANGE / 10)))
 
 
-def draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
-    """Draw (num_bands, num_frames) on a mel scale with ticks in Hz; return the image for a colour bar."""
+def draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int) -> AxesImage:
+    """Draw a mel spectrogram with frequency ticks in Hz.
+
+    Args:
+        axes: axes to draw on.
+        decibels: (num_bands, num_frames), as returned by `mel_decibels`.
+        sampling_rate: in Hz.
+
+    Returns:
+        The image, for a colour bar.
+    """
     import librosa
 
     max_frequency = min(MAX_FREQUENCY, sampling_rate / 2)
@@ -87,22 +107,22 @@ def draw_spectrogram(axes: Axes, decibels: np.ndarray, sampling_rate: int):
 
 @STYLE
 def plot_perturbations(examples: dict[str, np.ndarray], sampling_rate: int, title: str) -> Figure:
-    """Draw a panel per condition: a clip's waveform and, below it, its mel spectrogram.
+    """Draw one panel per perturbation with a waveform and, below it, its mel spectrogram.
 
-    As in `plot_waveforms` amplitudes are to one scale and each spectrogram is relative to its own peak.
+    Amplitudes and spectrograms are scaled as in `plot_waveforms`.
 
     Args:
-        examples: condition -> float array (num_samples,).
+        examples: perturbation -> float array (num_samples,).
         sampling_rate: in Hz.
-        title: stands above.
+        title: title of the figure.
     """
-    columns = 4
-    lines = -(-len(examples) // columns)
+    num_columns = 4
+    num_rows = -(-len(examples) // num_columns)
     peak = max(np.abs(waveform).max() for waveform in examples.values()) or 1.0
     longest = max(map(len, examples.values())) / sampling_rate
-    figure = Figure(figsize=(WIDTH, 1.55 * lines + 0.6), layout="constrained")
-    figure.suptitle(f"{title} (seconds across)")
-    panels = figure.subfigures(lines, columns, squeeze=False)
+    figure = Figure(figsize=(WIDTH, 1.55 * num_rows + 0.6), layout="constrained")
+    figure.suptitle(f"{title} (x axes: time in s)")
+    panels = figure.subfigures(num_rows, num_columns, squeeze=False)
     for panel, (name, waveform) in zip(panels.flat, examples.items(), strict=False):
         top, bottom = panel.subplots(2, 1, height_ratios=(1, 2), sharex=True)
         top.plot(np.arange(len(waveform)) / sampling_rate, waveform, color=BLUE, linewidth=0.4)

@@ -1,11 +1,13 @@
-"""What a finished model gets wrong, and for whom, comes in; figures of it go out.
+"""Figures of results by subgroup, accuracy at coverage and robustness.
 
-The styles, and how a figure is saved, are those of `plots`.
+The functions take the plain data of `evaluation.subgroups`, `calibration`, `error_analysis` and
+`robustness_assessment`, and return Matplotlib figures. UAR is unweighted average recall.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -13,35 +15,33 @@ from utils.report.style import BLUE, GENDER_COLORS, GREEN, GREY, ORANGE, STYLE, 
 
 
 @STYLE
-def plot_speakers(speakers: dict[str, dict], num_emotions: int, mean_uar: float) -> Figure:
-    """Draw the UAR of each test speaker with its interval, the best at the top.
+def plot_speakers(speakers: dict[str, dict], num_emotions: int, overall_uar: float) -> Figure:
+    """Draw the UAR of each test speaker with its interval, the highest at the top.
 
     Args:
         speakers: name -> `uar`, its `interval` over clips (None: no line), `clips` and `gender`.
-        num_emotions: for the line at chance.
-        mean_uar: of all test clips, in 0..1.
+        num_emotions: for the chance line.
+        overall_uar: UAR on all test clips, in 0..1.
     """
     names = sorted(speakers, key=lambda name: speakers[name]["uar"])
     figure = Figure(figsize=(WIDTH, 1.8 + 0.3 * max(len(names), 4)), layout="constrained")
     axes = figure.subplots()
     for row, name in enumerate(names):
-        about = speakers[name]
-        color = GENDER_COLORS.get(about["gender"], GREY)
-        if about["interval"]:
-            axes.plot([100 * bound for bound in about["interval"]], [row, row], color=color, linewidth=2)
-        axes.plot(100 * about["uar"], row, "o", color=color, markersize=8)
+        color = GENDER_COLORS.get(speakers[name]["gender"], GREY)
+        _plot_uar(axes, row, speakers[name], color)
     chance = 100 / num_emotions
     lines = [
-        axes.axvline(100 * mean_uar, color=GREEN, label=f"all test clips ({100 * mean_uar:.1f} %)", zorder=1),
+        axes.axvline(
+            100 * overall_uar, color=GREEN, label=f"All test clips ({100 * overall_uar:.1f} %)", zorder=1
+        ),
         axes.axvline(chance, color=GREY, linestyle="--", label=f"Chance ({chance:.1f} %)", zorder=1),
     ]
-    present = dict.fromkeys(about["gender"] for about in speakers.values())
     dots = [
         Line2D([], [], color=GENDER_COLORS.get(gender, GREY), marker="o", linewidth=2, label=gender)
-        for gender in present
+        for gender in dict.fromkeys(speaker["gender"] for speaker in speakers.values())
     ]
     axes.set_yticks(range(len(names)), [f"{name} (n={speakers[name]['clips']})" for name in names])
-    axes.set(xlim=(0, 100), ylim=(-0.6, len(names) - 0.4), title="Who is heard worst?")
+    axes.set(xlim=(0, 100), ylim=(-0.6, len(names) - 0.4), title="UAR per test speaker")
     axes.set(xlabel="UAR (%), line: 95 % interval over the speaker's clips")
     axes.set_ylabel("Test speaker (number of clips)")
     axes.grid(axis="x", alpha=0.3)
@@ -49,38 +49,50 @@ def plot_speakers(speakers: dict[str, dict], num_emotions: int, mean_uar: float)
     return figure
 
 
+def _plot_uar(axes: Axes, row: int, group: dict, color: str) -> None:
+    """Draw the UAR of a group as a dot and its interval, if there is one, as a line."""
+    if group["interval"]:
+        axes.plot([100 * bound for bound in group["interval"]], [row, row], color=color, linewidth=2)
+    axes.plot(100 * group["uar"], row, "o", color=color, markersize=8)
+
+
 @STYLE
-def plot_gender_recall(recall: dict[str, dict[str, float | None]], limit: float, title: str) -> Figure:
-    """Draw the recall of each emotion for women and for men, joined by a line; it is black and has the gap
-    beside it where that is more than the mark.
+def plot_gender_recall(recall: dict[str, dict[str, float | None]], threshold: float, title: str) -> Figure:
+    """Draw the recall of each emotion for women and for men, connected by a line.
+
+    The line is black and labelled with the difference if that is above the threshold.
 
     Args:
-        recall: emotion -> "female" and "male" -> recall in 0..1, None where there is no clip.
-        limit: the mark, in 0..1.
-        title: stands above.
+        recall: emotion -> "female" and "male" -> recall in 0..1, None if there is no clip.
+        threshold: maximum difference, in 0..1.
+        title: title of the figure.
     """
     figure = Figure(figsize=(WIDTH, 1.6 + 0.4 * len(recall)), layout="constrained")
     axes = figure.subplots()
-    for row, each in enumerate(recall.values()):
-        if None not in each.values():
-            ends = [100 * each[gender] for gender in GENDER_COLORS]
-            missed = abs(ends[0] - ends[1]) > 100 * limit + 1e-7
-            axes.plot(ends, [row, row], color="black" if missed else "lightgrey", linewidth=2, zorder=1)
-            if missed:
-                words, centre = f"{abs(ends[0] - ends[1]):.0f} points", (sum(ends) / 2, row)
-                axes.annotate(words, centre, (0, 4), textcoords="offset points", ha="center", fontsize=8)
+    for row, by_gender in enumerate(recall.values()):
+        if None not in by_gender.values():
+            ends = [100 * by_gender[gender] for gender in GENDER_COLORS]
+            difference = abs(ends[0] - ends[1])
+            failed = difference > 100 * threshold + 1e-7
+            axes.plot(ends, [row, row], color="black" if failed else "lightgrey", linewidth=2, zorder=1)
+            if failed:
+                text, centre = f"{difference:.0f} points", (sum(ends) / 2, row)
+                axes.annotate(text, centre, (0, 4), textcoords="offset points", ha="center", fontsize=8)
         for gender, color in GENDER_COLORS.items():
-            if each[gender] is not None:
-                offset = 0.06 if gender == "female" else -0.06  # else one would hide the other
-                axes.plot(100 * each[gender], row + offset, "o", color=color, markersize=9, clip_on=False)
+            if by_gender[gender] is not None:
+                offset = 0.06 if gender == "female" else -0.06  # so that equal recalls stay visible
+                axes.plot(
+                    100 * by_gender[gender], row + offset, "o", color=color, markersize=9, clip_on=False
+                )
     axes.set_yticks(range(len(recall)), list(recall))
     axes.set(xlim=(0, 100), ylim=(len(recall) - 0.4, -0.6), title=title)
-    axes.set(xlabel=f"Recall (%), black line: more than {100 * limit:g} points apart", ylabel="True emotion")
+    axes.set_xlabel(f"Recall (%), black line: difference of more than {100 * threshold:g} points")
+    axes.set_ylabel("True emotion")
     axes.grid(axis="x", alpha=0.3)
     handles = [
         Line2D([], [], color=color, marker="o", linestyle="", markersize=9, label=gender)
         for gender, color in GENDER_COLORS.items()
-        if any(each[gender] is not None for each in recall.values())
+        if any(by_gender[gender] is not None for by_gender in recall.values())
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
@@ -88,11 +100,11 @@ def plot_gender_recall(recall: dict[str, dict[str, float | None]], limit: float,
 
 @STYLE
 def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) -> Figure:
-    """Draw how often a model is right when the clips that it is least sure of are declined.
+    """Draw the accuracy on the most confident predictions as a function of their share.
 
     Args:
-        curves: name -> `metrics.accuracy_at_coverage`.
-        chance: accuracy of a guess, in 0..1.
+        curves: name -> `calibration.accuracy_at_coverage`.
+        chance: accuracy of a random guess, in 0..1.
     """
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -101,53 +113,51 @@ def plot_coverage(curves: dict[str, Sequence[dict[str, float]]], chance: float) 
         axes.plot(coverage, accuracy, style, color=color, label=name)
         axes.plot(coverage[-1], accuracy[-1], "o", color=color, clip_on=False)
     axes.axhline(100 * chance, color=GREY, linestyle="--", linewidth=1, label="Chance")
-    # From all clips on the left to the surest few on the right.
-    axes.set(xlim=(100, 0), ylim=(0, 100), title="What is gained by declining the clips it is least sure of?")
-    axes.set(
-        xlabel="Share of the test clips that is answered (%): the surest", ylabel="Of these named rightly (%)"
-    )
+    # All clips are on the left, the few most confident ones on the right.
+    axes.set(xlim=(100, 0), ylim=(0, 100), title="Accuracy of the most confident predictions")
+    axes.set_xlabel("Coverage: share of the test clips, most confident first (%)")
+    axes.set_ylabel("Accuracy on these clips (%)")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 @STYLE
-def plot_breakdown(groups: dict[str, dict], title: str) -> Figure:
+def plot_groups(groups: dict[str, dict], title: str) -> Figure:
     """Draw the UAR of groups of clips with their intervals.
 
     Args:
-        groups: name -> `fairness.describe_group`.
-        title: stands above.
+        groups: name -> `subgroups.describe_group`.
+        title: title of the figure.
     """
     figure = Figure(figsize=(WIDTH, 1.5 + 0.4 * max(len(groups), 3)), layout="constrained")
     axes = figure.subplots()
-    for row, about in enumerate(groups.values()):
-        if about["interval"]:
-            axes.plot([100 * bound for bound in about["interval"]], [row, row], color=BLUE, linewidth=2)
-        axes.plot(100 * about["uar"], row, "o", color=BLUE, markersize=8)
-    axes.set_yticks(range(len(groups)), [f"{name} (n={about['clips']})" for name, about in groups.items()])
-    over = " or ".join(dict.fromkeys(about["over"] for about in groups.values()))
+    for row, group in enumerate(groups.values()):
+        _plot_uar(axes, row, group, BLUE)
+    axes.set_yticks(range(len(groups)), [f"{name} (n={group['clips']})" for name, group in groups.items()])
+    units = " or ".join(dict.fromkeys(group["resampling_unit"] for group in groups.values()))
     axes.set(xlim=(0, 100), ylim=(len(groups) - 0.4, -0.6), title=title)
-    axes.set(xlabel=f"UAR (%), line: 95 % interval over {over}", ylabel="Group (number of clips)")
+    axes.set(xlabel=f"UAR (%), line: 95 % interval over {units}", ylabel="Group (number of clips)")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
 @STYLE
-def plot_robustness(stress: dict, emotions: Sequence[str], title: str) -> Figure:
-    """Draw the recall of each emotion under each condition, the unchanged clips on top, and beside it the
-    UAR, the share of predictions that stay, and how the condition was judged.
+def plot_robustness(robustness: dict, emotions: Sequence[str], title: str) -> Figure:
+    """Draw the recall of each emotion under each perturbation, with the unchanged clips in the first row.
+
+    Columns beside the recalls show the UAR, its change, the share of unchanged predictions and the verdict.
 
     Args:
-        stress: as `stress.judge` returns it.
-        emotions: the columns.
-        title: stands above.
+        robustness: as returned by `robustness_assessment.assess_robustness`.
+        emotions: label names, the columns.
+        title: title of the figure.
     """
     import seaborn
 
-    rows = {"unchanged clips": stress["clean"]} | stress["conditions"]
+    rows = {"unchanged clips": robustness["clean"]} | robustness["perturbations"]
     recall = [[row["recall"][emotion] for emotion in emotions] for row in rows.values()]
-    percent = 100 * np.asarray(recall, dtype=float)  # None, of an emotion that does not occur, stays blank
+    percent = 100 * np.asarray(recall, dtype=float)  # None, for an emotion without clips, stays blank
     figure = Figure(figsize=(WIDTH, 0.27 * len(rows) + 1.3), layout="constrained")
     axes = seaborn.heatmap(
         percent,
@@ -163,24 +173,37 @@ def plot_robustness(stress: dict, emotions: Sequence[str], title: str) -> Figure
         xticklabels=emotions,
         yticklabels=list(rows),
     )
-    right = len(emotions)
-    for column, heading in ((0.6, "UAR"), (1.5, "change"), (2.4, "kept"), (3.4, "mark")):
-        axes.text(right + column, -0.3, heading, ha="center", va="bottom", fontweight="bold")
-    groups = [row.get("group") for row in rows.values()]
-    for position, (row, group) in enumerate(zip(rows.values(), groups, strict=True)):
-        cells = [(0.6, f"{100 * row['uar']:.0f}", "black")]
-        if group:
-            verdict = row["verdict"] if row["mark"] else "–"
-            color = {"missed": "#B34700", "passed": GREEN}.get(verdict, GREY)
-            cells.append((1.5, f"{100 * row['uar_difference']:+.0f}", "black"))
-            cells.append((2.4, f"{100 * row['unchanged']:.0f}", "black"))
-            cells.append((3.4, verdict, color))
-        for column, words, color in cells:
-            axes.text(right + column, position + 0.5, words, ha="center", va="center", color=color)
-        if position and group != groups[position - 1]:
-            axes.axhline(position, color="black", linewidth=0.8, clip_on=False)
+    _add_robustness_columns(axes, list(rows.values()), len(emotions))
     axes.tick_params(length=0, labelsize=9)
     axes.tick_params(axis="x", labeltop=True, labelbottom=False)
-    axes.set(title=title, xlim=(0, right + 4))
-    axes.set_xlabel("Recall of each emotion, UAR, its change (points), share of predictions kept; all in %")
+    axes.set(title=title, xlim=(0, len(emotions) + 4))
+    axes.set_xlabel(
+        "Recall per emotion, UAR, its change (points), share of predictions that stay the same; in %"
+    )
     return figure
+
+
+def _add_robustness_columns(axes: Axes, rows: list[dict], left: float) -> None:
+    """Write UAR, its change, the share of unchanged predictions and the verdict beside a heat map.
+
+    Args:
+        axes: axes of the heat map.
+        rows: results on the unchanged clips, then under each perturbation.
+        left: x coordinate of the right edge of the heat map.
+    """
+    columns = (left + 0.6, left + 1.5, left + 2.4, left + 3.4)
+    for column, heading in zip(columns, ("UAR", "change", "same", "test"), strict=True):
+        axes.text(column, -0.3, heading, ha="center", va="bottom", fontweight="bold")
+    groups = [row.get("group") for row in rows]
+    for position, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        cells = [(f"{100 * row['uar']:.0f}", "black")]
+        if group:
+            verdict = row["verdict"] if row["threshold"] else "–"
+            color = {"failed": "#B34700", "passed": GREEN}.get(verdict, GREY)
+            cells.append((f"{100 * row['uar_difference']:+z.0f}", "black"))
+            cells.append((f"{100 * row['unchanged']:.0f}", "black"))
+            cells.append((verdict, color))
+        for column, (text, color) in zip(columns, cells, strict=False):
+            axes.text(column, position + 0.5, text, ha="center", va="center", color=color)
+        if position and group != groups[position - 1]:
+            axes.axhline(position, color="black", linewidth=0.8, clip_on=False)

@@ -1,6 +1,6 @@
-"""A run folder and the template `model_card.md` come in; the folder's `README.md` goes out.
+"""The model card of a run: `README.md`, rendered from the template `model_card.md` and metrics.json.
 
-Every figure in the card is read from the run's metrics.json; one that is not there is an error.
+Every number in the card is read from the run's metrics.json; a missing number is an error.
 """
 
 import json
@@ -18,31 +18,43 @@ TEMPLATE = PROJECT_ROOT / "model_card.md"
 FIGURES = {
     "confusion_matrix.png": "Confusion matrix",
     "per_emotion.png": "Scores per emotion",
-    "layers.png": "How much each layer of the encoder knows",
+    "layers.png": "UAR of a linear probe on each encoder layer",
     "learning_curves.png": "Learning curves",
-    "speakers.png": "UAR of each speaker",
-    "stress.png": "How it does under other conditions",
-    "conditions.png": "What these conditions make of a clip",
-    "coverage.png": "What is gained by declining the clips it is least sure of",
-    "reliability.png": "How often it is right when it is so sure",
-    "model.png": "The network, layer by layer",
-    "importance.png": "What each group of features is worth",
-    "waveforms.png": "One clip per emotion",
+    "speakers.png": "UAR per test speaker",
+    "robustness.png": "Recall under perturbations",
+    "perturbations.png": "One clip under each perturbation",
+    "coverage.png": "Accuracy of the most confident predictions",
+    "reliability.png": "Reliability diagram",
+    "model.png": "Layers of the network",
+    "importance.png": "Permutation importance of the feature groups",
+    "waveforms.png": "One test clip per emotion",
 }
+
+CORPUS_FIGURES = {"genders_": "Recall by gender", "intensity_": "UAR by intensity"}
+"""Prefix of the figures of a corpus -> caption."""
 
 _SCORES = (("uar", "recall", "UAR"), ("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro-F1"))
 
 
 def write_card(folder: Path, template: Path = TEMPLATE) -> None:
-    """Render the model card of a finished run into its folder; README.md is a run's last file."""
+    """Render the model card of a finished run into its folder; it is the last file that a run writes."""
     write_text(folder / "README.md", render_card(folder, template))
 
 
 def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | None = None) -> str:
-    """Return the model card of a finished run, for its folder or for the repository `published_as`."""
+    """Return the model card of a finished run.
+
+    Args:
+        folder: folder of the run.
+        template: the Jinja template.
+        published_as: repository on the Hub ("owner/name") that the card is for; None: for the run's folder.
+
+    Raises:
+        jinja2.UndefinedError: metrics.json lacks a value that the template needs.
+    """
     run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     name = published_as.split("/")[1] if published_as else folder.resolve().name
-    # As the user wrote it, where that says nothing of their machine.
+    # An absolute path would publish the folders of the user's machine.
     local = folder.as_posix() if not folder.is_absolute() else f"runs/{name}"
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["percent"] = _percent
@@ -53,14 +65,15 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
         model_id=published_as or local,
         card_data=card_data(run, name).to_yaml().strip(),
         corpus_names=[corpus["name"] for corpus in run["corpora"]],
-        license_words=_license(run)[1],
+        license_note=_license(run)[1],
         scores_row=_scores_row,
-        figures={file: text for file, text in FIGURES.items() if (folder / "figures" / file).exists()},
-        corpus_figures=sorted(
-            path.name
-            for kind in ("genders", "intensity")
-            for path in (folder / "figures").glob(f"{kind}_*.png")
-        ),
+        group_cells=_group_cells,
+        figures={file: caption for file, caption in FIGURES.items() if (folder / "figures" / file).exists()},
+        corpus_figures={
+            path.name: f"{caption}, {path.stem.removeprefix(prefix)}"
+            for prefix, caption in CORPUS_FIGURES.items()
+            for path in sorted((folder / "figures").glob(f"{prefix}*.png"))
+        },
         explained=sorted(
             path.stem.removeprefix("explained_") for path in (folder / "figures").glob("explained_*.png")
         ),
@@ -68,7 +81,12 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
 
 
 def card_data(run: dict, name: str) -> ModelCardData:
-    """Return the card's front matter: what the Hub shows and searches."""
+    """Return the card's front matter, the metadata that the Hub shows and searches.
+
+    Args:
+        run: the run's metrics.json.
+        name: name of the model.
+    """
     names = [corpus["name"] for corpus in run["corpora"]]
     title = " + ".join(corpus["title"] for corpus in run["corpora"])
     dataset = {
@@ -94,7 +112,9 @@ def card_data(run: dict, name: str) -> ModelCardData:
             "speech-emotion-recognition",
             "speech",
             "emotion",
-            *(["skops"] if run["model"]["library"] == "sklearn" else []),  # the Hub's snippet goes by it
+            *(
+                ["skops"] if run["model"]["library"] == "sklearn" else []
+            ),  # selects the code snippet that the Hub shows
             *(["synthetic-demo"] if run["demo"] else []),
         ],
         base_model=run["model"]["base_model"],
@@ -107,41 +127,46 @@ def card_data(run: dict, name: str) -> ModelCardData:
 
 
 def _license(run: dict) -> tuple[dict, str]:
-    """Return the licence fields of the front matter, and the words that explain them."""
+    """Return the licence fields of the front matter, and a sentence that explains them."""
     used = {corpus["license"]: corpus["license_url"] for corpus in run["corpora"]}
     if run["demo"]:
         return {"license": "apache-2.0"}, "The voices are synthetic; the weights are under Apache-2.0."
-    unfree = [name for name in used if "-nc" in name]
-    words = "These weights are under the terms of every licence above"
-    if unfree:
-        corpora = "The corpora are" if len(unfree) == len(used) else "Some of the corpora are"
-        words = (
-            f"{corpora} for non-commercial use only, and what was learnt from them is no freer: these "
-            "weights are for non-commercial research and teaching, under the terms of every licence above"
+    non_commercial = [name for name in used if "-nc" in name]
+    note = "These weights are under the terms of every licence above"
+    if non_commercial:
+        corpora = "The corpora are" if len(non_commercial) == len(used) else "Some of the corpora are"
+        note = (
+            f"{corpora} for non-commercial use only, and so are models trained on them: these weights are "
+            "for non-commercial research and teaching, under the terms of every licence above"
         )
     if CUSTOM_LICENSE in used:
-        others = f"{words}, and under" if len(used) > 1 else "The weights are under"
-        return {"license": "other"}, f"{others} the terms of the clips that their owner brought along."
+        others = f"{note}, and under" if len(used) > 1 else "The weights are under"
+        return {"license": "other"}, f"{others} the terms of the user's own clips."
     if len(used) == 1:
-        return {"license": next(iter(used))}, f"{words} ({next(iter(used)).upper()})."
+        return {"license": next(iter(used))}, f"{note} ({next(iter(used)).upper()})."
     fields = {
         "license": "other",
         "license_name": "-and-".join(used),
         "license_link": used.get("cc-by-nc-nd-4.0", next(iter(used.values()))),
     }
-    clash = any("-sa" in name for name in used) and any("-nd" in name for name in used)
-    reason = "Share-alike and no-derivatives do not fit together" if clash else "They may not fit together"
+    conflict = any("-sa" in name for name in used) and any("-nd" in name for name in used)
+    reason = (
+        "Share-alike and no-derivatives licences are incompatible"
+        if conflict
+        else "These licences may be incompatible"
+    )
     return fields, (
-        f"{words}. {reason}: ask the corpora's owners before you publish weights trained on "
+        f"{note}. {reason}: ask the owners of the corpora before you publish weights trained on "
         f"{'both' if len(used) == 2 else 'all of them'}."
     )
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else f"{100 * value:z.1f}"  # z: no negative zero
 
 
 def _scores_row(scores: dict) -> str:
+    """Return the cells of a row of the results table: clips, speakers, scores with intervals, loss."""
     cells = [str(scores["clips"]), str(scores["speakers"])]
     for key in ("uar", "accuracy"):
         interval = scores["intervals"][key]
@@ -152,3 +177,10 @@ def _scores_row(scores: dict) -> str:
         )
         cells.append(_percent(scores[key]) + bounds)
     return " | ".join([*cells, _percent(scores["macro_f1"]), f"{scores['loss']:.3f}"])
+
+
+def _group_cells(group: dict) -> str:
+    """Return the cells of a row of the subgroup table: clips, speakers, UAR with its interval."""
+    low, high = group["interval"] or (None, None)
+    bounds = f" [{_percent(low)}, {_percent(high)}]" if group["interval"] else ""
+    return f"{group['clips']} | {group['speakers']} | {_percent(group['uar'])}{bounds}"

@@ -1,4 +1,4 @@
-"""Figures of a model: its layers, the probe's choice, permutation importance."""
+"""Figures of a model: layers of a network, linear probe per encoder layer, permutation importance."""
 
 from collections.abc import Sequence
 
@@ -11,52 +11,44 @@ from utils.report.style import BLUE, GREY, ORANGE, STYLE, WIDTH
 
 @STYLE
 def plot_importance(losses: dict[str, float]) -> Figure:
-    """Draw permutation importance.
+    """Draw the permutation importance of each feature group.
 
     Args:
-        losses: feature group -> UAR lost when it is shuffled, in 0..1.
+        losses: feature group -> loss of UAR (unweighted average recall) when the group is shuffled, in -1..1.
     """
     groups = sorted(losses, key=losses.get)
     figure = Figure(figsize=(WIDTH, 1.2 + 0.35 * len(groups)))
     axes = figure.subplots()
     axes.barh(groups, [100 * losses[group] for group in groups], color=BLUE)
     axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.set_xlabel("UAR lost when the group is shuffled (points)")
+    axes.set_xlabel("Loss of UAR when the group is shuffled (points)")
     axes.set_ylabel("Feature group")
-    axes.set_title("What each group of features is worth")
+    axes.set_title("Permutation importance of the feature groups")
     return figure
 
 
 @STYLE
-def plot_probe(choices: dict[str, Sequence[float]], num_emotions: int) -> Figure:
-    """Draw how much each layer of an encoder knows.
+def plot_probe(layer_uars: dict[str, Sequence[float]], num_emotions: int) -> Figure:
+    """Draw the UAR (unweighted average recall) of a linear probe on each layer of an encoder.
 
     Args:
-        choices: model -> UAR in 0..1 per hidden state, in the cross-validation that chose one; the last one
-            is of the mean of all. The last model is the one that is published.
+        layer_uars: model -> UAR in 0..1 per hidden state, from the cross-validation that selected the layer,
+            followed by the UAR on the mean of all layers. The last model is the saved one.
+        num_emotions: for the chance line.
     """
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
-    *folds, published = choices.values()
-    for number, uar in enumerate(folds):
-        axes.plot(
-            100 * np.array(uar[:-1]),
-            color=GREY,
-            linewidth=0.8,
-            label="models of the folds" if not number else None,
-        )
-    axes.plot(100 * np.array(published[:-1]), "o-", color=BLUE, label="saved model")
-    axes.axhline(100 * published[-1], color=ORANGE, label="saved model, mean of all layers")
-    axes.axhline(
-        100 / num_emotions,
-        color="black",
-        linestyle="--",
-        linewidth=1,
-        label=f"Chance ({100 / num_emotions:.1f} %)",
-    )
-    axes.set_xlabel("Hidden layer (0: what the first layer is given)")
-    axes.set_ylabel("UAR among training speakers (%)")
-    axes.set_title("How well a linear probe hears emotion in each layer")
+    *folds, saved = layer_uars.values()
+    for number, uars in enumerate(folds):
+        label = "models of the folds" if number == 0 else None
+        axes.plot(100 * np.array(uars[:-1]), color=GREY, linewidth=0.8, label=label)
+    axes.plot(100 * np.array(saved[:-1]), "o-", color=BLUE, label="saved model")
+    axes.axhline(100 * saved[-1], color=ORANGE, label="saved model, mean of all layers")
+    chance = 100 / num_emotions
+    axes.axhline(chance, color="black", linestyle="--", linewidth=1, label=f"Chance ({chance:.1f} %)")
+    axes.set_xlabel("Hidden layer (0: input of the first layer)")
+    axes.set_ylabel("UAR on training speakers,\ncross-validated (%)")
+    axes.set_title("UAR of a linear probe on each encoder layer")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
@@ -65,25 +57,18 @@ def plot_probe(choices: dict[str, Sequence[float]], num_emotions: int) -> Figure
 
 
 @STYLE
-def plot_layers(boxes: Sequence[tuple[str, str, str]], title: str) -> Figure:
-    """Draw a network as a column of boxes, its input at the top.
+def plot_layers(layers: Sequence[tuple[str, str, str]], title: str) -> Figure:
+    """Draw the layers of a network as a column of boxes, its input at the top.
 
     Args:
-        boxes: per box what stands in it, the shape that leaves it, and its number of parameters, in words.
-        title: stands above.
+        layers: description, output shape and number of parameters of each layer, as strings.
+        title: title of the figure.
     """
-    figure = Figure(figsize=(WIDTH, 0.62 * len(boxes) + 1))
+    figure = Figure(figsize=(WIDTH, 0.62 * len(layers) + 1))
     axes = figure.subplots()
-    for row, (words, shape, parameters) in enumerate(boxes):
-        axes.text(
-            0.38,
-            -row,
-            words,
-            ha="center",
-            va="center",
-            fontsize=9,
-            bbox={"boxstyle": "round,pad=0.4", "facecolor": "#E3EEF7", "edgecolor": BLUE},
-        )
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "#E3EEF7", "edgecolor": BLUE}
+    for row, (description, shape, parameters) in enumerate(layers):
+        axes.text(0.38, -row, description, ha="center", va="center", fontsize=9, bbox=box)
         axes.text(0.9, -row, parameters, ha="right", va="center", color=GREY)
         axes.text(0.94, -row, shape, ha="left", va="center", color=GREY, family="monospace", fontsize=9)
         if row:
@@ -95,6 +80,6 @@ def plot_layers(boxes: Sequence[tuple[str, str, str]], title: str) -> Figure:
             )
     axes.text(0.9, 0.7, "parameters", ha="right", va="center", fontweight="bold")
     axes.text(0.94, 0.7, "output shape", ha="left", va="center", fontweight="bold")
-    axes.set(xlim=(0, 1.14), ylim=(-len(boxes) + 0.4, 1.1), title=title)
+    axes.set(xlim=(0, 1.14), ylim=(-len(layers) + 0.4, 1.1), title=title)
     axes.axis("off")
     return figure

@@ -1,6 +1,7 @@
-"""Scores, training logs and waveforms come in, figures go out.
+"""Figures of scores and training logs: confusion matrix, learning curves, scores, reliability, comparison.
 
-They are `Figure` objects made without pyplot, so that a notebook's own figures are left alone.
+The functions return `Figure` objects made without pyplot, which would add them to a notebook's own figures.
+UAR is unweighted average recall, the mean of the per-emotion recalls.
 """
 
 import math
@@ -16,12 +17,13 @@ from utils.report.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH
 
 @STYLE
 def plot_confusion_matrix(confusion: list[list[int]], emotions: Sequence[str], title: str) -> Figure:
-    """Draw each cell as the share of its row in %, with the number of clips below it.
+    """Draw a confusion matrix; each cell shows the share of its row in % and the number of clips.
 
     Args:
-        confusion: (num_emotions, num_emotions) clip counts, rows = truth. A row without clips stays blank.
+        confusion: (num_emotions, num_emotions) numbers of clips, one row per true emotion. A row without
+            clips stays blank.
         emotions: names of the rows and columns.
-        title: stands above.
+        title: title of the figure.
     """
     import seaborn
 
@@ -56,11 +58,11 @@ def plot_confusion_matrix(confusion: list[list[int]], emotions: Sequence[str], t
 
 @STYLE
 def plot_learning_curves(history: list[dict]) -> Figure:
-    """Draw loss and validation UAR over the epochs, and mark the epoch of the best UAR (the first such).
+    """Draw loss and validation UAR over the epochs, and mark the first epoch with the best UAR.
 
     Args:
-        history: log entries as the Trainer's `state.log_history` has them: `epoch` and any of `loss`,
-            `eval_loss` (nats) and `eval_uar` (0 to 1). A series may be missing.
+        history: log entries as in the Trainer's `state.log_history`: `epoch` and any of `loss`, `eval_loss`
+            (nats) and `eval_uar` (0 to 1). A series may be missing.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     loss_axes, uar_axes = figure.subplots(1, 2)
@@ -90,7 +92,7 @@ def plot_learning_curves(history: list[dict]) -> Figure:
 def _plot_series(
     axes: Axes, history: list[dict], key: str, style: str, factor: float = 1, **options
 ) -> tuple[list[float], list[float]]:
-    """Draw `factor * entry[key]` of the entries that have it, if any, and return epochs and values."""
+    """Draw `factor * entry[key]` of the entries that have the key, and return their epochs and values."""
     entries = [entry for entry in history if entry.get(key) is not None and math.isfinite(entry[key])]
     epochs = [entry["epoch"] for entry in entries]
     values = [factor * entry[key] for entry in entries]
@@ -105,7 +107,7 @@ def plot_per_emotion(per_emotion: dict[str, dict], title: str) -> Figure:
 
     Args:
         per_emotion: emotion -> `precision`, `recall`, `f1` (0 to 1, or None: no bar) and `support` (clips).
-        title: stands above.
+        title: title of the figure.
     """
     figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     axes = figure.subplots()
@@ -133,26 +135,25 @@ def plot_per_emotion(per_emotion: dict[str, dict], title: str) -> Figure:
 
 
 @STYLE
-def plot_reliability(curves: dict[str, list[dict[str, float]]], errors: dict[str, float]) -> Figure:
-    """Draw how often a model is right that says it is so sure.
+def plot_reliability(curves: dict[str, list[dict[str, float]]], ece: dict[str, float]) -> Figure:
+    """Draw a reliability diagram: accuracy as a function of confidence; larger dots have more clips.
 
     Args:
-        curves: name -> `metrics.reliability`.
-        errors: name -> expected calibration error, in 0..1.
+        curves: name -> `calibration.reliability_bins`.
+        ece: name -> expected calibration error, in 0..1.
     """
     figure = Figure(figsize=(WIDTH, 4.2))
     axes = figure.subplots()
-    axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="as sure as it is right")
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     for (name, bins), color in zip(curves.items(), (ORANGE, BLUE), strict=False):
-        confidence, right = ([100 * row[key] for row in bins] for key in ("confidence", "right"))
-        axes.plot(
-            confidence, right, color=color, label=f"{name}: calibration error {100 * errors[name]:.1f} points"
-        )
-        # As large as the number of clips.
-        axes.scatter(confidence, right, [20 + 400 * row["share"] for row in bins], color=color, clip_on=False)
-    axes.set_xlabel("Probability of the named emotion (%)")
-    axes.set_ylabel("Clips named rightly (%)")
-    axes.set_title("Are the probabilities to be believed? Test clips")
+        confidence, correct = ([100 * row[key] for row in bins] for key in ("confidence", "correct"))
+        label = f"{name}: calibration error {100 * ece[name]:.1f} points"
+        axes.plot(confidence, correct, color=color, label=label)
+        sizes = [20 + 400 * row["share"] for row in bins]
+        axes.scatter(confidence, correct, sizes, color=color, clip_on=False)
+    axes.set_xlabel("Confidence: probability of the predicted emotion (%)")
+    axes.set_ylabel("Accuracy (%)")
+    axes.set_title("Reliability diagram, test clips")
     axes.set_aspect("equal")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.grid(alpha=0.3)
@@ -162,7 +163,7 @@ def plot_reliability(curves: dict[str, list[dict[str, float]]], errors: dict[str
 
 @STYLE
 def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
-    """Draw the UAR of several runs with their intervals.
+    """Draw the UAR of several runs with their 95 % intervals.
 
     Args:
         scores: run name -> `metrics.score`.

@@ -1,9 +1,9 @@
-"""A run's folder comes in; whether a run may begin or go on there, and what checks its model, goes out.
+"""The folder of a run: whether a run may begin or resume there, and the files that later check its model.
 
 ```
 runs/<name>/
-    checkpoints/   while it goes on: `run.json` says what must not change, and each model has its own below
-    unpublished/   test clips and what the saved model answers
+    checkpoints/   of an unfinished run: `run.json` with what must not change, and a folder per model
+    unpublished/   test clips and the probabilities of the saved model
     README.md      the card, written last: a run that has one is finished
 ```
 """
@@ -19,7 +19,6 @@ import numpy as np
 from utils.runtime import (
     PROJECT_ROOT,
     InputError,
-    logger,
     unpublished_folder,
     without_secrets_and_paths,
     write_bytes,
@@ -27,36 +26,36 @@ from utils.runtime import (
 )
 
 UNPUBLISHED = "unpublished"
-"""Folder in a run folder for what is never uploaded: it holds audio."""
+"""Folder in a run folder that is never uploaded: it holds audio."""
 
 _CODE = ("model_card.md", "requirements.txt", "utils/**/*.py")
-"""What a script of the kit needs beside itself."""
+"""What a script needs beside itself."""
 
 
 def is_partial(name: PurePath) -> bool:
-    """Say whether a file, or a folder around it, was not written to its end."""
+    """Return whether a file, or a folder that it is in, is incomplete."""
     return any(part.endswith(".partial") for part in name.parts)
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether a folder holds a whole run: its card is written last."""
+    """Return whether a folder holds a finished run: its card is written last."""
     return (folder / "README.md").exists() and (folder / "metrics.json").exists()
 
 
 def check_run_folder(folder: Path, overwrite: bool, resume: bool, evaluate: bool = False) -> bool:
-    """Refuse a folder that holds something which was not meant to be replaced.
+    """Refuse a folder whose content must not be replaced.
 
     Args:
-        folder: the run's.
+        folder: of the run.
         overwrite, resume: whether these options were given.
-        evaluate: whether a finished run is to be evaluated once more, rather than replaced.
+        evaluate: whether a finished run is scored on further recordings instead of being replaced.
 
     Returns:
-        False if the run is already complete and to be resumed or evaluated: then nothing is to be trained.
-        What is left of its checkpoints, if it was killed as it removed them, is removed.
+        False if the run is finished and is to be resumed or evaluated: nothing has to be trained. Remaining
+        checkpoints are removed then.
 
     Raises:
-        InputError: the folder holds a run, finished or begun, and neither flag says what to do.
+        InputError: the folder holds a run, finished or not, and no option says what to do with it.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: is a file; name a folder")
@@ -73,10 +72,10 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool, evaluate: bool
         )
     if begun and not (resume or overwrite):
         raise InputError(
-            f"--output_dir {folder}: holds a run that was begun; go on with --resume_from_checkpoint true, "
-            "or start anew with --overwrite"
+            f"--output_dir {folder}: holds an unfinished run; continue it with --resume_from_checkpoint true, "
+            "or start again with --overwrite"
         )
-    # A run that was killed as it began has not written anything whole yet.
+    # A run that was killed at its start has left incomplete files only.
     foreign = (
         path for path in folder.rglob("*") if path != checkpoints and not is_partial(path.relative_to(folder))
     )
@@ -86,19 +85,17 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool, evaluate: bool
 
 
 def begin_run(folder: Path, resume: str | None, identity: dict, writes: bool = True) -> str | None:
-    """Make the run's folder ready for training, and return the checkpoint that the user named, if any.
+    """Prepare the folder for training; return the checkpoint that the user named, if any.
 
     Args:
-        folder: the run's folder; the checkpoints of each of its models are in a folder of the model's
-            name in `checkpoints` below it.
+        folder: of the run; the checkpoints of each model are in `checkpoints/<model>`.
         resume: `--resume_from_checkpoint`: true, the folder of one checkpoint, or None.
-        identity: what must not change in between: encoder, emotions, split digest.
-        writes: False in all processes but the first that uses the folder: they check, after it, and change
-            nothing.
+        identity: what an interrupted run and its continuation must have in common, such as the split digest.
+        writes: False in processes that share the folder with one that prepares it: they only check.
 
     Raises:
-        InputError: the run that was begun had another identity. To go on would let its training
-            speakers into this run's test.
+        InputError: the unfinished run has another identity. Its training speakers could be test speakers
+            now.
     """
     checkpoints = folder / "checkpoints"
     chosen = None
@@ -115,54 +112,37 @@ def begin_run(folder: Path, resume: str | None, identity: dict, writes: bool = T
         # The copy on the Hub names no path of the machine that it comes from.
         if begun.get(key) not in (identity[key], without_secrets_and_paths(identity[key])):
             raise InputError(
-                f"--resume_from_checkpoint: the run of {note} was begun with {key} {begun.get(key)}, "
-                f"now it is {identity[key]}; give the same options as then, or start anew with "
-                "--overwrite"
+                f"--resume_from_checkpoint: the run of {note} was started with {key} {begun.get(key)}, now it "
+                f"is {identity[key]}; give the same options as then, or start again with --overwrite"
             )
     if not writes:
         return str(chosen) if chosen else None
     checkpoints.mkdir(parents=True, exist_ok=True)
     if not (begun or chosen):
-        # No identity: what a kill leaves half removed will not be taken up, but removed.
+        # Without an identity: if the removal below is interrupted, the rest is not resumed.
         write_json(checkpoints / "run.json", {})
-        # The card says "finished": it goes first, so that a run that dies half-way does not wear an old one.
+        # The card marks a finished run, so it is removed first.
         (folder / "README.md").unlink(missing_ok=True)
         for path in checkpoints.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != "run.json":
                 path.unlink()
-        for figure in (folder / "figures").glob("*.png"):  # the new card would show an older run's
+        for figure in (folder / "figures").glob("*.png"):  # the new card would show them
             figure.unlink()
-    for partial in folder.rglob(".*.partial"):  # of files that a kill cut off
+    for partial in folder.rglob(".*.partial"):  # incomplete files of a killed run
         partial.unlink()
     write_json(checkpoints / "run.json", identity)
     return str(chosen) if chosen else None
 
 
-def last_checkpoint(checkpoints: Path) -> str | None:
-    """Return the newest checkpoint in a folder that was written to its end: its state file is the last
-    one. None if there is none."""
-    folders = [folder for folder in checkpoints.glob("checkpoint-*") if folder.name[11:].isdigit()]
-    for folder in sorted(folders, key=lambda folder: int(folder.name[11:]), reverse=True):
-        try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.info("%s was cut off while it was written; looking for an earlier one", folder)
-        else:
-            logger.info("Going on from %s", folder)
-            return str(folder)
-    logger.info("No checkpoint to go on from: starting at the beginning")
-    return None
-
-
 def save_reference_predictions(
     folder: Path, waveforms: Sequence[np.ndarray], probabilities: np.ndarray
 ) -> None:
-    """Keep what the saved model answers, for whoever loads it later.
+    """Keep clips with the probabilities of the saved model, to verify it before it is published.
 
     Args:
-        folder: the run's folder.
+        folder: of the run.
         waveforms: float32 (num_samples,) at 16 kHz.
         probabilities: (num_clips, num_emotions), of the saved model.
     """
@@ -171,7 +151,7 @@ def save_reference_predictions(
     buffer = io.BytesIO()
     ends = np.cumsum([len(waveform) for waveform in waveforms])
     np.savez(buffer, samples=np.concatenate(waveforms), ends=ends, probabilities=probabilities)
-    write_bytes(place / "checked_clips.npz", buffer.getvalue())
+    write_bytes(place / "reference_predictions.npz", buffer.getvalue())
 
 
 def load_reference_predictions(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
@@ -180,15 +160,15 @@ def load_reference_predictions(folder: Path) -> tuple[list[np.ndarray], np.ndarr
     Raises:
         InputError: the run has none.
     """
-    path = unpublished_folder(folder / UNPUBLISHED) / "checked_clips.npz"
+    path = unpublished_folder(folder / UNPUBLISHED) / "reference_predictions.npz"
     if not path.exists():
-        raise InputError(f"{path} is missing: there are no clips to check the model with; train it again")
+        raise InputError(f"{path} is missing: without these clips the model cannot be verified; train it again")
     with np.load(path, allow_pickle=False) as kept:
         return np.split(kept["samples"], kept["ends"][:-1]), kept["probabilities"]
 
 
 def copy_code(folder: Path, script: str) -> None:
-    """Copy the script that made a run, and what it needs, into the run's folder."""
+    """Copy the script of a run, and the code that it needs, into the run folder."""
     for pattern in (script, *_CODE):
         for path in PROJECT_ROOT.glob(pattern):
             target = folder / path.relative_to(PROJECT_ROOT)

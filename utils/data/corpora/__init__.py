@@ -1,6 +1,6 @@
-"""The corpora that the kit knows: a module each, listed here.
+"""The supported corpora, one module each, and the parser of their file names.
 
-In: the name of an audio file. Out: its corpus, speaker, gender, emotion, intensity and text.
+Takes the name of an audio file; returns its corpus, speaker, gender, emotion, intensity and text.
 """
 
 import functools
@@ -12,7 +12,7 @@ from utils.data.corpora.ravdess import RAVDESS, RAVDESS_SONG
 from utils.data.corpora.tess import TESS
 
 CORPORA = {corpus.name: corpus for corpus in (RAVDESS, RAVDESS_SONG, TESS, DEMO)}
-"""Name -> corpus. `custom_corpus` adds the user's own."""
+"""Name -> corpus. `custom_corpus` adds the user's recordings."""
 
 REAL_CORPORA = tuple(name for name in CORPORA if name != "demo")
 
@@ -22,11 +22,11 @@ __all__ = ["AUDIO_SUFFIXES", "CORPORA", "REAL_CORPORA", "Archive", "Clip", "Corp
 
 
 def parse_clip(path: str | PurePath) -> Clip | None:
-    """Return what the name of an audio file says, or None if it is not a clip of a known corpus."""
+    """Return the labels in the name of an audio file, or None if it belongs to no known corpus."""
     return _parse_name(path.name if isinstance(path, PurePath) else PurePath(path).name)
 
 
-@functools.cache  # each file is asked for three times while a run starts
+@functools.cache  # each name is parsed three times when a run starts
 def _parse_name(name: str) -> Clip | None:
     stem, dot, suffix = name.rpartition(".")
     if dot + suffix.lower() not in AUDIO_SUFFIXES:

@@ -1,4 +1,4 @@
-"""What is known about a corpus, and what the name of one of its files says."""
+"""Data classes for corpora, their archives and their clips."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,14 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: `checksum` is `"<hashlib name>:<hex digest>"`."""
+    """A published archive.
+
+    Attributes:
+        url: download address.
+        filename: file name under which it is published.
+        num_bytes: its size.
+        checksum: `"<hashlib name>:<hex digest>"`.
+    """
 
     url: str
     filename: str
@@ -18,14 +25,14 @@ class Archive:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of one clip.
+    """Labels of one clip.
 
     Attributes:
         clip: file name without its suffix.
-        corpus, speaker, emotion: as in the labelled table, e.g. `ravdess`, `ravdess-01`, `happy`.
+        corpus, speaker, emotion: e.g. `ravdess`, `ravdess-01`, `happy`.
         gender: female, male or unknown.
         intensity: normal or strong.
-        text: the sentence or word.
+        text: the spoken sentence or word.
     """
 
     clip: str
@@ -42,12 +49,17 @@ class Corpus:
     """Facts about one corpus.
 
     Attributes:
-        parse: file name without its suffix -> its `Clip`, or None if it is not one of this corpus.
-        validation_speakers, test_speakers: of the `holdout` protocol. Without validation speakers, every fifth
-            text of the training speakers validates.
-        folds: the test speakers of each fold of the `folds` protocol.
-        sampling_rate: Hz, as published.
-        kaggle, hub_id: where Kaggle and the Hub have it.
+        name: key in `CORPORA` and value of the column `corpus`.
+        title: name in logs, figures and cards.
+        emotions: its emotions, names from `labels.EMOTIONS`.
+        num_clips, num_speakers: of the published corpus.
+        sampling_rate: in Hz, as published.
+        validation_speakers, test_speakers: of the `holdout` protocol. A corpus without validation speakers is
+            validated on every fifth text of its training speakers.
+        folds: test speakers of each fold of the `folds` protocol.
+        archive: the archive to download, if there is one.
+        kaggle, hub_id: identifiers of the dataset on Kaggle and on the Hugging Face Hub.
+        parse: file name without its suffix -> its `Clip`, or None for other files.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The synthetic voices of `--demo`, in the naming of RAVDESS with a vocal channel of their own, 03."""
+"""The synthetic voices of `--demo`, named as in RAVDESS with the vocal channel 03, unused in RAVDESS."""
 
 from utils.data.corpora.base import Corpus, speaker_ids
 from utils.data.corpora.ravdess import EMOTIONS, parse_name
@@ -12,7 +12,7 @@ DEMO = Corpus(
     sampling_rate=16_000,
     license="apache-2.0",
     license_url="https://www.apache.org/licenses/LICENSE-2.0",
-    citation="Synthesised by utils/data/demo.py of this kit. No person spoke.",
+    citation="Synthesised by utils/data/synthesis.py of this kit. No person spoke.",
     homepage="",
     validation_speakers=speaker_ids("demo", (11, 12)),
     test_speakers=speaker_ids("demo", (13, 14, 15, 16)),

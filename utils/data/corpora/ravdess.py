@@ -21,13 +21,16 @@ _SENTENCES = {"01": "kids are talking by the door", "02": "dogs are sitting by t
 
 
 def parse_name(stem: str, channel: str, corpus: str, speaker_prefix: str = "ravdess") -> Clip | None:
-    """Parse a name in the format of RAVDESS (https://zenodo.org/records/1188976).
+    """Parse a file name in the format of RAVDESS (https://zenodo.org/records/1188976).
 
     Args:
         stem: file name without its suffix.
-        channel: the vocal channel of the corpus: 01 speech, 02 song.
-        corpus: its name.
-        speaker_prefix: of the speaker ids. Speech and song of one actor are one speaker.
+        channel: vocal channel of the corpus: 01 speech, 02 song.
+        corpus: name of the corpus.
+        speaker_prefix: prefix of the speaker ids. Speech and song of one actor share one speaker id.
+
+    Returns:
+        the labels of the clip, or None if the name has another format or channel.
     """
     match = _NAME.fullmatch(stem)
     if not match or match[1] != channel:
@@ -48,13 +51,13 @@ _COMMON = {
     "sampling_rate": 48_000,
     "license": "cc-by-nc-sa-4.0",
     "license_url": "https://creativecommons.org/licenses/by-nc-sa/4.0/",
-    "citation": "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and Song "
-    "(RAVDESS). PLoS ONE 13(5): e0196391. doi:10.1371/journal.pone.0196391",
+    "citation": "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and "
+    "Song (RAVDESS). PLoS ONE 13(5): e0196391. doi:10.1371/journal.pone.0196391",
     "homepage": "https://zenodo.org/records/1188976",
     "validation_speakers": speaker_ids("ravdess", range(19, 21)),
     "test_speakers": speaker_ids("ravdess", range(21, 25)),
     # The folds of EmoBox (Ma et al. 2024, "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition
-    # Toolkit and Benchmark"), on which others publish.
+    # Toolkit and Benchmark"), so that results can be compared with published ones.
     "folds": (
         speaker_ids("ravdess", (1, 11, 20, 21)),
         speaker_ids("ravdess", (4, 10, 12, 14)),

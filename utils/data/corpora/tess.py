@@ -14,8 +14,8 @@ _EMOTIONS = {
     "ps": "surprised",  # "pleasant surprise"
 }
 
-# speaker_word_emotion. One file of the published corpus is named OA_bite_neutral; it is OAF's.
-# ASCII: else the long s and the Kelvin sign would pass for s and k.
+# speaker_word_emotion. One file of speaker OAF is published as OA_bite_neutral.
+# re.ASCII: otherwise IGNORECASE matches the long s and the Kelvin sign as s and k.
 _NAME = re.compile(
     r"(OAF|OA|YAF)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)", re.IGNORECASE | re.ASCII
 )

@@ -1,0 +1,141 @@
+"""The saved classifier and its training, for metrics.json and in words for the model card."""
+
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainingArguments
+
+from utils.encoders.encoding import EncodedClips
+from utils.encoders.freezing import num_used_layers
+from utils.encoders.partial_model import FrozenClips
+
+
+def describe_classifier(
+    model: torch.nn.Module, folder: Path, options, facts: dict[str, dict], encoded: EncodedClips
+) -> dict:
+    """Return the section `model` of metrics.json.
+
+    Args:
+        model: the saved classifier.
+        folder: where its weights are.
+        options: model options of the script.
+        facts: model name -> `kept` and more, the published model last.
+    """
+    name, kept = list(facts.items())[-1]
+    is_pretrained = not options.from_config and not Path(options.model_name_or_path).exists()
+    return {
+        "library": "transformers",
+        "base_model": options.model_name_or_path if is_pretrained else None,
+        "description": _describe_layers(model, options, kept["kept"], encoded.probes.get(name)),
+        "starts_random": options.from_config is not None,
+        "parameters": model.num_parameters(),
+        "weights_mb": (folder / "model.safetensors").stat().st_size / 1e6,
+    }
+
+
+def _describe_layers(model: torch.nn.Module, options, kept: str, probe) -> str:
+    if options.from_config:
+        encoder = f"a randomly initialised {options.from_config} wav2vec2 encoder"
+    else:
+        encoder = f"the {model.config.model_type} encoder `{Path(options.model_name_or_path).name}`"
+    num_layers, last = model.config.num_hidden_layers, num_used_layers(model.config)
+    if last < num_layers:
+        encoder += (
+            " (without the state after its last layer, which transformers' versions define differently)"
+        )
+    if kept == "probe":
+        layer = (
+            "the average of its layers" if probe.layer is None else f"its layer {probe.layer} of {num_layers}"
+        )
+        return f"{encoder}, frozen, with a linear classifier on {layer}, averaged over time"
+    if options.parameter_efficient == "lora":
+        tuned = (
+            f"low-rank adapters (LoRA, rank {options.lora_rank}) were trained in its layers and are merged"
+        )
+    else:
+        which = f"the last {options.unfreeze_layers}"
+        if last < num_layers:
+            which = f"layers {last - options.unfreeze_layers + 1} to {last}"
+        tuned = f"{which} of {num_layers} transformer layers were fine-tuned, the others stayed frozen"
+    head = "with a linear classifier on the learnt weighted sum of its layers, averaged over time"
+    return f"{encoder} {head}; {tuned}"
+
+
+def describe_probes(encoded: EncodedClips) -> dict:
+    """Return the section `probe` of metrics.json; nothing without probes."""
+    if not encoded.probes:
+        return {}
+    probes = encoded.probes.items()
+    return {
+        "probe": {
+            "seconds": encoded.seconds,
+            "choices": {name: probe.choice.max(axis=1).tolist() for name, probe in probes},
+            "chosen": {name: {"layer": probe.layer, "C": probe.strength} for name, probe in probes},
+        }
+    }
+
+
+def describe_training(
+    options, args: TrainingArguments, trainer: Trainer | None, facts: dict[str, dict], encoded: EncodedClips
+) -> dict:
+    """Return the section `training` of metrics.json.
+
+    Args:
+        options: training options of the script.
+        trainer: of the published model; None: nothing was fine-tuned.
+        facts: model name -> `kept` and `validation_uar`, the published model last.
+    """
+    history = trainer.state.log_history if trainer else []
+    seconds = sum(entry["seconds"] for entry in history)
+    on_gpu = args.device.type == "cuda"
+    section = {
+        "description": _describe_stages(options, args, trainer, facts, bool(encoded.probes)),
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "epochs": trainer.state.epoch if trainer else 0,
+        "seconds": encoded.seconds + seconds,
+        "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else None,
+        "history": history,
+    }
+    if trainer:
+        trained = (values for values in trainer.model.parameters() if values.requires_grad)
+        section["clips_per_second"] = len(trainer.train_dataset) * trainer.state.epoch / seconds
+        section["trained_parameters"] = sum(values.numel() for values in trained)
+    return section
+
+
+def _describe_stages(options, args, trainer, facts: dict[str, dict], probed: bool) -> str:
+    sentences = []
+    if probed:
+        sentences.append(
+            "First a probe: standardised time means of the frozen encoder's layers, logistic regression with "
+            "balanced class weights; layer and C were chosen by cross-validation among the training speakers."
+        )
+    if trainer:
+        sentences.append(_describe_fine_tuning(options, args, trainer, probed))
+    *folds, last = facts.values()
+    if len(last["validation_uar"]) > 1:
+        scores = " and ".join(f"{kind} {100 * uar:.1f} %" for kind, uar in last["validation_uar"].items())
+        sentences.append(f"The stage with the better validation UAR was kept ({scores}): {last['kept']}.")
+        if folds:
+            tuned = sum(fact["kept"] == "fine-tuned" for fact in folds)
+            sentences.append(f"Of the {len(folds)} models of the folds, {tuned} were kept fine-tuned.")
+    return " ".join(sentences)
+
+
+def _describe_fine_tuning(options, args, trainer, probed: bool) -> str:
+    evaluations = [entry for entry in trainer.state.log_history if "eval_uar" in entry]
+    best, choice = evaluations[-1]["step"], "the end"
+    if args.load_best_model_at_end:
+        best, choice = trainer.state.best_global_step, f"the best validation {args.metric_for_best_model}"
+    entry = next(entry for entry in evaluations if entry["step"] == best)
+    clips = f"clips of similar length cut to at most {options.max_length_seconds:g} s"
+    if isinstance(trainer.train_dataset, FrozenClips):
+        clips = "whole clips, which the frozen layers processed once"
+    return (
+        f"{'Then fine-tuning from there' if probed else 'Trained'} with {args.optim.value}, weight decay "
+        f"{args.weight_decay:g}, learning rate {args.learning_rate:g} for the encoder layers and "
+        f"{options.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in batches "
+        f"of {options.global_batch_size} {clips}; class weights {options.class_weights}; augmentation "
+        f"{'on' if options.augment else 'off'}. Of {len(evaluations)} evaluations the state at {choice} was "
+        f"kept: epoch {entry['epoch']:g}, validation UAR {100 * entry['eval_uar']:.1f} %."
+    )
