@@ -217,54 +217,57 @@ def train(
         train, test = (split[split["split"] == part] for part in ("train", "test"))
         begun = time.perf_counter()
         model, chosen = fit(name, features[train.index], train, run.data.protocol, seed)
-        seconds, importance = time.perf_counter() - begun, None
+        facts = {"seconds": time.perf_counter() - begun, "chosen": chosen, "importance": None}
         if split is plan.final:  # what is scored is what was saved
             model, trusted, megabytes = save_skops(model, run.folder)
         if fold == last:
-            importance = permutation_importance(
+            facts["importance"] = permutation_importance(
                 model.predict, features[test.index], test["emotion"], groups, emotions, seed
             )
         run.score(
-            fold,
-            lambda part, rows, model=model: predict_proba(model, features[rows.index], emotions),
-            {"seconds": seconds, "importance": importance},
+            fold, lambda part, rows, model=model: predict_proba(model, features[rows.index], emotions), facts
         )
+    trained = describe(name, run, choice, model, features.shape[1])
+    trained.about |= {"trusted_types": trusted, "weights_mb": megabytes}
+    if perturbed:
+        trained.perturbed = {kind: predict_proba(model, each, emotions) for kind, each in perturbed.items()}
+    run.finish(trained)
+
+
+def describe(name: str, run: TrainingRun, choice: ModelOptions, model, num_features: int) -> TrainedModel:
+    """Return the saved model with what the report says of it and of its training."""
 
     def predict(waveforms: list[np.ndarray]) -> np.ndarray:
-        values = extract_all(waveforms, choice.features)
+        features = extract_all(waveforms, choice.features)
         if choice.speaker_normalization:
-            values = normalize_speakers(values, ["one"] * len(values))
-        return predict_proba(model, values, emotions)
+            features = normalize_speakers(features, ["one"] * len(features))
+        return predict_proba(model, features, run.clips.emotions)
 
-    choices = ", ".join(f"{option.split('__')[1]} = {value}" for option, value in chosen.items())
-    words, _, _ = build_model(name, features.shape[1], seed)
+    words, _, _ = build_model(name, num_features, run.options.seed)
     standardised = ", standardised over its speaker's clips" if choice.speaker_normalization else ""
-    trained = TrainedModel(
+    facts = list(run.facts.values())[-1]
+    chosen = ", ".join(f"{option.split('__')[1]} = {value}" for option, value in facts["chosen"].items())
+    return TrainedModel(
         predict_proba=predict,
         classify=lambda waveform: model.predict_proba([extract(waveform, choice.features)]),
         about={
             "library": "sklearn",
             "name": name,
-            "description": f"{words} on {features.shape[1]} functionals of a clip{standardised}",
+            "description": f"{words} on {num_features} functionals of a clip{standardised}",
             "feature_set": choice.features,
             "speaker_normalization": choice.speaker_normalization,
-            "trusted_types": trusted,
-            "weights_mb": megabytes,
         },
         training={
             "description": "Hyper-parameters were chosen by cross-validation inside the training clips, over "
-            f"speakers where there are several; for the saved model: {choices}.",
-            "seconds": seconds,
-            "chosen": chosen,
+            f"speakers where there are several; for the saved model: {chosen}.",
+            "seconds": facts["seconds"],
+            "chosen": facts["chosen"],
         },
         packages=("scikit-learn", "skops", "librosa", "datasets", "evaluate", "huggingface_hub"),
         device=describe_device("cpu"),
-        sections={"importance": run.facts[last]["importance"]},
-        perturbed=perturbed
-        and {kind: predict_proba(model, values, emotions) for kind, values in perturbed.items()},
+        sections={"importance": run.facts[list(run.plan.folds)[-1]]["importance"]},
         needs_speaker=choice.speaker_normalization,
     )
-    run.finish(trained)
 
 
 if __name__ == "__main__":

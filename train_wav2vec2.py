@@ -172,6 +172,7 @@ from utils.encoders import (
     find_checkpoint,
     fine_tune,
     fold_into,
+    freeze_all_but_last,
     predict,
     scale_logits,
     shares_disk_with_main,
@@ -192,13 +193,24 @@ class Job:
     model: ModelOptions
     training: TrainingOptions
     args: TrainingArguments
-    tuning: FineTuning
     shared: bool  # this machine sees the run folder of the main process
     checkpoint: str | None = None  # that the user named
     extractor: object = None  # of the encoder
     encoded: EncodedClips | None = None
     caches_frozen_layers: bool = False
     resumed: bool = False
+
+    @property
+    def tuning(self) -> FineTuning:
+        """How the classifier is fine-tuned."""
+        return FineTuning(
+            unfreeze_layers=self.model.unfreeze_layers,
+            lora_rank=self.model.lora_rank if self.model.parameter_efficient == "lora" else None,
+            head_learning_rate=self.training.head_learning_rate,
+            class_weights=self.training.class_weights,
+            max_length_seconds=self.training.max_length_seconds,
+            early_stopping_patience=self.training.early_stopping_patience,
+        )
 
     def new_classifier(self, probe=None) -> torch.nn.Module:
         """Return the pretrained encoder with the head of a probe, or with a fresh one."""
@@ -227,15 +239,6 @@ def main(
         check_gpu()
     if training.export == "onnx":
         require_onnx()
-    lora_rank = model.lora_rank if model.parameter_efficient == "lora" else None
-    tuning = FineTuning(
-        model.unfreeze_layers,
-        lora_rank,
-        training.head_learning_rate,
-        training.class_weights,
-        training.max_length_seconds,
-        training.early_stopping_patience,
-    )
     folder = Path(options.output_dir)
     logger.info(
         "Run folder %s, %s, world size %d", folder, describe_device(args.device.type), args.world_size
@@ -254,7 +257,7 @@ def main(
     if run.is_complete:
         run.close_complete()
         return
-    job = Job(run, model, training, args, tuning, shared=shares_disk_with_main(folder))
+    job = Job(run, model, training, args, shared=shares_disk_with_main(folder))
     tidies = args.should_save or (args.local_process_index == 0 and not job.shared)
     with args.main_process_first():  # the other processes read what it cached
         clips = load_clips(data, options.evaluate_on)
@@ -285,8 +288,11 @@ def encode(job: Job) -> None:
     tunes, run = job.training.num_train_epochs > 0, job.run
     # Without augmentation or adapters the frozen layers compute the same in each epoch: they run once.
     job.caches_frozen_layers = tunes and not job.training.augment and not job.tuning.lora_rank
+    classifier = job.new_classifier()
+    if tunes:  # fails before the long work if the encoder has fewer layers
+        freeze_all_but_last(classifier, job.model.unfreeze_layers)
     job.encoded = encode_clips(
-        job.new_classifier().to(job.args.device),
+        classifier.to(job.args.device),
         job.extractor,
         run.clips,
         run.plan,

@@ -77,7 +77,14 @@ class Training:
 
 @dataclass
 class EpochTimes:
-    """Medians; `loops` and `idle` by kind of epoch: "real", "repeated" batch, repeated batch "without mean"."""
+    """Medians in seconds.
+
+    Attributes:
+        epoch: a whole real epoch.
+        loops: the step loop, by kind of epoch: "real", "repeated" (one batch), "without mean" (of weights).
+        idle: share of idle core time in these loops.
+        batches: preparation of the batches of an epoch in one thread.
+    """
 
     epoch: float
     loops: dict[str, float]
@@ -171,9 +178,7 @@ def time_call(function: Callable[[], object]) -> float:
 
 def print_times(times: EpochTimes, training: Training, num_clips: int, on_gpu: bool) -> None:
     real = times.loops["real"]
-    print(
-        f"one epoch                        {times.epoch:9.2f} s, {num_clips / times.epoch:.0f} clips per second"
-    )
+    print(f"{'one epoch':32s} {times.epoch:9.2f} s, {num_clips / times.epoch:.0f} clips per second")
     for description, seconds in (
         (f"  its {len(training.segments)} steps", real),
         ("    with one repeated batch", times.loops["repeated"]),
@@ -186,8 +191,8 @@ def print_times(times: EpochTimes, training: Training, num_clips: int, on_gpu: b
     waiting = 1 - times.loops["repeated"] / real
     if not on_gpu:
         print(
-            f"idle core time: {times.idle['real']:.1%} in the real step loop, {times.idle['repeated']:.1%} with "
-            "the repeated batch"
+            f"idle core time: {times.idle['real']:.1%} in the real step loop, {times.idle['repeated']:.1%} "
+            "with the repeated batch"
         )
         waiting = times.idle["real"] - times.idle["repeated"]
     print(f"the device waits for its input in {max(0.0, waiting):.1%} of the step loop")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.features --data_dir ~/ravdess
 
-Prints clips per second and ratios, medians over interleaved rounds. librosa has no functions for some features
-of the full set (its pitch trackers and linear prediction are different), so the comparison is about the common
-features. librosa computes each of them with a function of its own, as most notebooks do. First the outputs
-are checked for equality.
+Prints clips per second and ratios, medians over interleaved rounds. librosa has no functions for some
+features of the full set (its pitch trackers and linear prediction are different), so only the common features
+are compared. librosa computes each of them with a function of its own, as most notebooks do. First the
+outputs are checked for equality.
 """
 
 import argparse

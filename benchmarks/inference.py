@@ -1,6 +1,6 @@
 """Speed of inference with a finished run of train_wav2vec2.py on this CPU: PyTorch, pipeline, ONNX Runtime.
 
-    python train_wav2vec2.py --corpora ravdess --from_config base --num_train_epochs 0 --robustness false \
+    python train_wav2vec2.py --corpora ravdess --from_config base --num_train_epochs 0 --robustness=false \
         --export onnx --output_dir runs/base
     python -m benchmarks.inference runs/base
 

@@ -1,13 +1,13 @@
-"""What a corpus ten times as large costs: memory and seconds of each script, side by side.
+"""Memory and duration of each script for a corpus, and for one that is ten times as large.
 
     python -m benchmarks.memory --data_dir ~/clips --clips 256  # a quick look
     python -m benchmarks.memory --data_dir ~/clips --script train_cnn.py
     python -m benchmarks.memory --data_dir ~/clips --script train_baselines.py --options --models lr rf
 
-Each script runs in a fresh process, with a fresh cache: on RAVDESS and TESS as they are, and on both listed
-ten times, under other names, by other speakers, each file with one more chunk at its end. Anonymous memory is
-what the process itself holds; resident memory counts mapped files too, whose pages the kernel may take back.
-The growth per 1,000 clips is that of anonymous memory.
+Each script runs in a new process with an empty cache: on RAVDESS and TESS, and on ten copies of them with
+other names, other speakers, and one more chunk at the end of each file. Anonymous memory is allocated by the
+process itself; resident memory includes mapped files, whose pages the kernel can free. The growth per 1,000
+clips is that of anonymous memory.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -38,20 +37,36 @@ RUNS = {
     "train_cnn.py": ["--num_train_epochs", "1", "--robustness=false"],
     "train_wav2vec2.py": ["--from_config", "tiny", "--num_train_epochs", "1", "--robustness=false"],
 }
-"""One epoch, for the memory of one is that of all. The test of robustness hears no more of more clips."""
+"""Options of each script. One epoch: all epochs need the same memory. No test of robustness: it uses a fixed
+number of clips."""
 
 SECTIONS = {
-    "reading": ["find_corpora", "read_table", "check_table"],
-    "features": ["extract_table", "embed", "FrozenClips", "TrainingSegments"],
-    "training": ["fit", "fit_probes", "fine_tune", "keras.Model.fit"],
-    "testing": ["predict", "tell"],
+    "reading": ["load_clips"],
+    "features": [
+        "extract_table",
+        "utils.encoders.encoding:embed",
+        "FrozenClips",
+        "TrainingSegments",
+    ],
+    "training": ["fit", "utils.encoders.encoding:fit_probes", "fine_tune", "keras.Model.fit"],
+    "testing": ["predict_part", "predict_proba"],
 }
-"""What is timed of a script: functions and classes by the names that it calls them by."""
+"""Section -> functions and classes that are timed: names in the script, or `module:name`."""
 
 INTERVAL = 0.05
-"""Seconds between two looks at the memory."""
+"""Seconds between two measurements of the memory."""
 
 COPY_NAME = re.compile(r"(.+)(-copy\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Memory of a process at a time, in MB; `with_children`: anonymous memory including child processes."""
+
+    time: float
+    anonymous: float
+    with_children: float
+    resident: float
 
 
 def main() -> None:
@@ -60,33 +75,47 @@ def main() -> None:
     )
     parser.add_argument("--data_dir", nargs="+", required=True, help="folders with RAVDESS speech and TESS")
     parser.add_argument("--script", nargs="+", default=list(RUNS), choices=list(RUNS))
-    parser.add_argument("--times", type=int, default=10, help="so often the clips are listed")
-    parser.add_argument("--clips", type=int, help="so many of the clips, drawn at random; by default all")
-    parser.add_argument("--options", nargs=argparse.REMAINDER, help="of the script, in place of its own here")
+    parser.add_argument("--times", type=int, default=10, help="number of copies in the large corpus")
+    parser.add_argument("--clips", type=int, help="number of clips, drawn at random; by default all")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, help="of the script, instead of the default ones"
+    )
     args = parser.parse_args()
 
     files = [path for folder in args.data_dir for path in sorted(Path(folder).rglob("*")) if parse_clip(path)]
     files = sorted(random.Random(0).sample(files, args.clips)) if args.clips else files
     print(f"{runtime.describe_device('cpu')}, {len(files)} clips listed once and {args.times} times")
-    with tempfile.TemporaryDirectory() as scratch:
-        small, large = Path(scratch) / "small", Path(scratch) / "large"
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = Path(folder) / "small", Path(folder) / "large"
         copy_clips(files, 1, small)
         copy_clips(files, args.times, large)
         for script in args.script:
             options = RUNS[script] if args.options is None else args.options
-            sizes = {small: len(files), large: args.times * len(files)}
-            measured = [measure(script, options, clips, size // len(files)) for clips, size in sizes.items()]
-            print(f"\n{script} {' '.join(options)}\n{'':28s}" + "".join(f"{n:>9d}" for n in sizes.values()))
-            for what, once in measured[0].items():
-                often = measured[1][what]
-                ratio = f"{often / once:8.2f} times" if once >= 0.5 else ""
-                print(f"{what:28s}{once:9.0f}{often:9.0f}{ratio}")
-            grown = measured[1]["anonymous, MB"] - measured[0]["anonymous, MB"]
-            print(f"{'MB more per 1,000 clips':28s}{1000 * grown / (len(files) * (args.times - 1)):18.1f}")
+            results = [
+                measure(script, options, clips, times) for clips, times in ((small, 1), (large, args.times))
+            ]
+            print_comparison(script, options, results, len(files), args.times)
+
+
+def print_comparison(
+    script: str, options: list[str], results: list[dict[str, float]], num_clips: int, times: int
+) -> None:
+    """Print the results for the small and the large corpus side by side."""
+    print(f"\n{script} {' '.join(options)}\n{'':28s}{num_clips:>9d}{times * num_clips:>9d}")
+    small, large = results
+    for name, value in small.items():
+        ratio = f"{large[name] / value:8.2f} times" if value >= 0.5 else ""
+        print(f"{name:28s}{value:9.0f}{large[name]:9.0f}{ratio}")
+    growth = large["anonymous, MB"] - small["anonymous, MB"]
+    print(f"{'MB more per 1,000 clips':28s}{1000 * growth / (num_clips * (times - 1)):18.1f}")
+
+
+# ---------------------------------------------------------------------------------------------------
+# Copies of the clips
 
 
 def copy_clips(files: list[Path], times: int, folder: Path) -> None:
-    """List clips several times: first as they are, then with other names and another chunk at the end."""
+    """Link the clips, and write further copies with other names and one more chunk at the end."""
     for copy in range(times):
         (folder / str(copy)).mkdir(parents=True)
         for path in files:
@@ -101,7 +130,7 @@ def copy_clips(files: list[Path], times: int, folder: Path) -> None:
 
 
 def parse_copy(path: Path) -> Clip | None:
-    """Stand in for `parse_clip`: a copy is another clip by another speaker."""
+    """Replace `parse_clip`: a copy is another clip by another speaker."""
     match = COPY_NAME.fullmatch(Path(path).stem)
     if not match:
         return parse_clip(path)
@@ -109,8 +138,8 @@ def parse_copy(path: Path) -> Clip | None:
     return clip and dataclasses.replace(clip, clip=Path(path).stem, speaker=clip.speaker + match[2])
 
 
-def list_copies(times: int) -> None:
-    """Let this process take copied clips for corpora of so many times the clips and speakers."""
+def register_copies(times: int) -> None:
+    """Change the corpora of this process: each has `times` as many clips and speakers."""
 
     def copies(speakers: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name + (f"-copy{copy}" * bool(copy)) for copy in range(times) for name in speakers)
@@ -127,93 +156,102 @@ def list_copies(times: int) -> None:
     table.parse_clip = download.parse_clip = parse_copy
 
 
-def run(script: str, options: list[str], times: int, notes: Path) -> None:
-    """Run a script in this process, and note in a file when each section begins and ends."""
+# ---------------------------------------------------------------------------------------------------
+# Runs
 
-    def noted(section: str, work: Callable) -> Callable:
-        @functools.wraps(work)
-        def wrapped(*args, **kwargs):
-            start, busy = time.time(), time.process_time()
-            result = work(*args, **kwargs)
-            with notes.open("a") as file:
-                file.write(json.dumps([section, start, time.time(), time.process_time() - busy]) + "\n")
-            return result
 
-        return wrapped
+def run(script: str, options: list[str], times: int, log: Path) -> None:
+    """Run a script in this process, and write the start and end of each section to a file."""
 
-    os.dup2(os.open(notes.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(os.open(log.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
-    list_copies(times)
+    register_copies(times)
     module = importlib.import_module(Path(script).stem)
     for section, names in SECTIONS.items():
-        for path in names:
-            *owners, name = path.split(".")
-            owner = functools.reduce(lambda owner, name: getattr(owner, name, None), owners, module)
-            work = getattr(owner, name, None)
-            if isinstance(work, type):
-                owner, name, work = work, "__init__", work.__init__
-            if work:
-                setattr(owner, name, noted(section, work))
+        for name in names:
+            record_calls(module, name, section, log)
     sys.argv = [script, *options]
-    runtime.run_script(module.main)
-    # A process of multiprocessing waits for those that joblib keeps ready, and these for five minutes.
+    runtime.run_script(lambda: module.main(*module.parse_arguments(options)))
+    # Otherwise the end of this process waits five minutes for the idle processes of joblib.
     loky.get_reusable_executor().shutdown()
 
 
+def record_calls(script, path: str, section: str, log: Path) -> None:
+    """Wrap a function or a constructor so that each call writes [section, start, end, core seconds]."""
+    module, _, path = path.rpartition(":")
+    *owners, name = path.split(".")
+    owner = sys.modules.get(module) if module else script
+    owner = functools.reduce(lambda owner, name: getattr(owner, name, None), owners, owner)
+    function = getattr(owner, name, None)
+    if isinstance(function, type):
+        owner, name, function = function, "__init__", function.__init__
+    if not function:
+        return
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        start, start_of_process = time.time(), time.process_time()
+        result = function(*args, **kwargs)
+        entry = [section, start, time.time(), time.process_time() - start_of_process]
+        with log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        return result
+
+    setattr(owner, name, wrapped)
+
+
 def measure(script: str, options: list[str], clips: Path, times: int) -> dict[str, float]:
-    """Run a script in a process of its own; return its memory in MB and its seconds."""
+    """Run a script in a process of its own; return its memory in MB and durations in seconds."""
     with tempfile.TemporaryDirectory(dir=clips.parent) as folder:
-        notes = Path(folder) / "notes"
+        log = Path(folder) / "sections"
         options = [*options, "--data_dir", str(clips), "--output_dir", f"{folder}/run"]
         options += ["--cache_dir", f"{folder}/cache", "--allow_partial"]
-        process = multiprocessing.get_context("spawn").Process(
-            target=run, args=(script, options, times, notes)
-        )
+        process = multiprocessing.get_context("spawn").Process(target=run, args=(script, options, times, log))
         start = time.time()
         process.start()
-        looks = watch(process)
+        samples = sample_memory(process)
         seconds = time.time() - start
         if process.exitcode:
-            raise SystemExit(f"{script} failed:\n{notes.with_suffix('.txt').read_text()[-3000:]}")
-        sections = [json.loads(line) for line in notes.read_text().splitlines()]
+            raise SystemExit(f"{script} failed:\n{log.with_suffix('.txt').read_text()[-3000:]}")
+        sections = [json.loads(line) for line in log.read_text().splitlines()]
 
-    told = {
-        "anonymous, MB": max(anonymous for _, anonymous, _, _ in looks),
-        "  with child processes": max(both for _, _, both, _ in looks),
-        "resident with files, MB": max(resident for *_, resident in looks),
+    results = {
+        "anonymous, MB": max(sample.anonymous for sample in samples),
+        "  with child processes": max(sample.with_children for sample in samples),
+        "resident with files, MB": max(sample.resident for sample in samples),
     }
     for name in SECTIONS:
         spans = [(start, end) for section, start, end, _ in sections if section == name]
-        within = [look[1] for look in looks if any(start <= look[0] <= end for start, end in spans)]
-        told[f"  anonymous in {name}"] = max(within, default=0)
-    told["seconds"] = seconds
+        within = [each.anonymous for each in samples if any(a <= each.time <= b for a, b in spans)]
+        results[f"  anonymous in {name}"] = max(within, default=0)
+    results["seconds"] = seconds
     for name in SECTIONS:
-        told[f"  {name}"] = sum(end - start for section, start, end, _ in sections if section == name)
-    told["seconds of a core"] = sum(busy for *_, busy in sections)
+        results[f"  {name}"] = sum(end - start for section, start, end, _ in sections if section == name)
+    results["core seconds"] = sum(busy for *_, busy in sections)
     for name in SECTIONS:
-        told[f"  {name}, of a core"] = sum(busy for section, *_, busy in sections if section == name)
-    return told
+        results[f"  {name}, core"] = sum(busy for section, *_, busy in sections if section == name)
+    return results
 
 
-def watch(process: multiprocessing.Process) -> list[tuple[float, float, float, float]]:
-    """Return (time, anonymous MB, the same with its child processes, resident MB) from now to its end."""
-    looks = []
+def sample_memory(process: multiprocessing.Process) -> list[Sample]:
+    """Measure the memory of a process until it ends."""
+    samples = []
     while process.is_alive():
         try:
             anonymous, resident = memory(process.pid)
             children = psutil.Process(process.pid).children(recursive=True)
         except (OSError, psutil.NoSuchProcess):
             continue
-        both = anonymous
+        with_children = anonymous
         for child in children:
             try:
-                both += memory(child.pid)[0]
-            except OSError:  # it has just ended
+                with_children += memory(child.pid)[0]
+            except OSError:  # it has ended
                 continue
-        looks.append((time.time(), anonymous, both, resident))
+        samples.append(Sample(time.time(), anonymous, with_children, resident))
         process.join(INTERVAL)
     process.join()
-    return looks
+    return samples
 
 
 def memory(pid: int) -> tuple[float, float]:

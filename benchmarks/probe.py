@@ -1,10 +1,11 @@
-"""How much a probe saves: one pass and all 24 folds of LOSO against fine-tuning one fold, in one run.
+"""Duration of a probe, with a pass and all 24 folds of leave one speaker out, and of fine-tuning one fold.
 
     python -m benchmarks.probe --data_dir ~/ravdess
     python -m benchmarks.probe --data_dir ~/ravdess --from_config tiny  # a quick look
 
-Prints seconds and ratios. The weights are random: they take as long as real ones, and their accuracy would
-say nothing. Of the fine-tuning some steps are timed, and all steps of 3 epochs take as long as those.
+Prints seconds and ratios. The weights are random: the duration is the same as with pretrained weights, and
+the accuracy is not measured. Some steps of the fine-tuning are timed, and the duration of all steps of 3
+epochs is computed from them. LOSO: leave one speaker out.
 """
 
 import argparse
@@ -15,18 +16,19 @@ from pathlib import Path
 
 import torch
 
-from train_wav2vec2 import SIZES, DataArguments, ModelArguments, RunArguments, build_model, build_trainer
-from utils.data.corpora import CORPORA
+from train_wav2vec2 import ModelOptions, TrainingOptions
 from utils.data.dataset import build_dataset
-from utils.data.download import find_corpora
-from utils.data.labels import choose_emotions
-from utils.data.splits import select_emotions, split_models, training_parts
-from utils.data.table import check_table, read_table
+from utils.data.loading import LoadedClips, load_clips, plan_models
+from utils.data.options import DataOptions
+from utils.data.splits import training_parts
+from utils.encoders import FineTuning, build_classifier, build_trainer, training_arguments
 from utils.encoders.batches import Clips
+from utils.encoders.classifier import SIZES
 from utils.encoders.embeddings import embed
 from utils.encoders.freezing import num_used_layers
 from utils.encoders.probe import fit_probes
-from utils.runtime import cache_folder, describe_device, logger, run_script
+from utils.options import RunOptions
+from utils.runtime import describe_device, logger, run_script
 
 NUM_EPOCHS = 3
 WARM_UP, TIMED = 5, 20
@@ -42,70 +44,72 @@ def main() -> None:
     parser.add_argument("--no_fine_tuning", action="store_true", help="leave out the fine-tuning")
     args = parser.parse_args()
 
-    files = find_corpora(["ravdess"], [Path(folder) for folder in args.data_dir])
-    table, waveforms = read_table(files, cache_folder())
-    table, _ = check_table(table, allow_partial=False)
-    emotions = choose_emotions({"ravdess": CORPORA["ravdess"].emotions}, None)
-    table = select_emotions(table, emotions)
-    folds, _, _ = split_models(table, "loso", emotions)
-    model, extractor = build_model(ModelArguments(from_config=args.from_config), emotions)
+    clips = load_clips(DataOptions(corpora=["ravdess"], data_dir=args.data_dir, protocol="loso"))
+    folds = plan_models(clips, "loso", RunOptions.seed).folds
+    model, extractor = build_classifier("", args.from_config, clips.emotions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{describe_device(device)}, {args.from_config}, {len(table)} clips, {len(folds)} folds")
+    num_clips = len(clips.table)
+    print(f"{describe_device(device)}, {args.from_config}, {num_clips} clips, {len(folds)} folds")
 
-    with tempfile.TemporaryDirectory() as cache:
-        start = time.perf_counter()
-        means = embed(
-            model.to(device),
-            extractor,
-            waveforms.select(table.index),
-            table["num_samples"].tolist(),
-            table["digest"].tolist(),
-            Path(cache),
-        )
-        encoding = time.perf_counter() - start
-    print(f"one pass of the encoder      {encoding:8.0f} s, {len(table) / encoding:.1f} clips per second")
-
-    labels = table["emotion"].map(emotions.index).to_numpy()
-    parts = training_parts(folds.values(), "loso")
     start = time.perf_counter()
-    fit_probes(means, labels, parts, len(emotions))
+    means = encode(model.to(device), extractor, clips)
+    encoding = time.perf_counter() - start
+    print(f"one pass of the encoder      {encoding:8.0f} s, {num_clips / encoding:.1f} clips per second")
+    start = time.perf_counter()
+    parts = training_parts(folds.values(), "loso")
+    fit_probes(means, clips.table["label"].to_numpy(), parts, len(clips.emotions))
     probing = time.perf_counter() - start
     print(f"nested LOSO of the probe     {probing:8.0f} s, {probing / encoding:.2f} of the pass")
     if args.no_fine_tuning:
         return
 
     logger.setLevel(logging.WARNING)
-    dataset = build_dataset(next(iter(folds.values())), waveforms, emotions)
-    for num_layers in sorted({ModelArguments.unfreeze_layers, num_used_layers(model.config)}):
-        model_args = ModelArguments(from_config=args.from_config, unfreeze_layers=num_layers)
-        tuning = time_fine_tuning(model_args, dataset, emotions)
+    dataset = build_dataset(next(iter(folds.values())), clips.waveforms, clips.emotions)
+    for num_layers in sorted({ModelOptions.unfreeze_layers, num_used_layers(model.config)}):
+        seconds = time_fine_tuning(args.from_config, num_layers, dataset, clips.emotions)
         print(
-            f"{NUM_EPOCHS} epochs, {num_layers:2d} layers tuned    {tuning:8.0f} s, "
-            f"{tuning / (encoding + probing):.1f} times the pass and LOSO together"
+            f"{NUM_EPOCHS} epochs, {num_layers:2d} layers tuned    {seconds:8.0f} s, "
+            f"{seconds / (encoding + probing):.1f} times the pass and LOSO together"
         )
 
 
-def time_fine_tuning(arguments: ModelArguments, dataset, emotions: tuple[str, ...]) -> float:
-    """Return the seconds that the steps of `NUM_EPOCHS` epochs take."""
-    model, extractor = build_model(arguments, emotions)
+def encode(model: torch.nn.Module, extractor, clips: LoadedClips):
+    """Return the layer means of all clips, without a cache."""
+    table = clips.table
+    with tempfile.TemporaryDirectory() as cache:
+        return embed(
+            model,
+            extractor,
+            clips.waveforms.select(table.index),
+            table["num_samples"].tolist(),
+            table["digest"].tolist(),
+            Path(cache),
+        )
+
+
+def time_fine_tuning(size: str, num_layers: int, dataset, emotions: tuple[str, ...]) -> float:
+    """Return the duration of the steps of `NUM_EPOCHS` epochs in seconds."""
+    model, extractor = build_classifier("", size, emotions)
     train = Clips(dataset["train"], extractor, augmented=True)
     validation = Clips(dataset["validation"].select(range(8)), extractor)
+    options = TrainingOptions(lr_scheduler_type="linear")
+    tuning = FineTuning(
+        num_layers,
+        None,
+        options.head_learning_rate,
+        options.class_weights,
+        options.max_length_seconds,
+        options.early_stopping_patience,
+    )
+    flags = [f"--max_steps={WARM_UP + TIMED}", "--logging_strategy=steps", f"--logging_steps={WARM_UP}"]
+    flags += ["--eval_strategy=steps", f"--eval_steps={WARM_UP + TIMED}"]
+    flags += ["--save_strategy=no", "--load_best_model_at_end=false"]
     with tempfile.TemporaryDirectory() as folder:
-        run = RunArguments(
-            output_dir=folder,
-            max_steps=WARM_UP + TIMED,
-            logging_strategy="steps",
-            logging_steps=WARM_UP,
-            eval_strategy="steps",
-            eval_steps=WARM_UP + TIMED,
-            save_strategy="no",
-            load_best_model_at_end=False,
-            lr_scheduler_type="linear",
-        )
-        trainer, _ = build_trainer(model, train, validation, DataArguments(), arguments, run)
+        args = training_arguments(options, RunOptions(output_dir=folder), flags)
+        trainer, _ = build_trainer(model, train, validation, tuning, args)
         trainer.train()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry and entry["step"] > WARM_UP]
-    clips_per_second = TIMED * run.train_batch_size / sum(entry["seconds"] for entry in steps)
+    clips_per_second = TIMED * args.train_batch_size / sum(entry["seconds"] for entry in steps)
     return NUM_EPOCHS * len(train) / clips_per_second
 
 

@@ -1,13 +1,13 @@
-"""How long each script takes from the begin of `main` to its first training step, cold and from its cache.
+"""Time from the start of `main` to the first training step of each script, without and with its cache.
 
     python -m benchmarks.startup --data_dir ~/clips
-    python -m benchmarks.startup --data_dir ~/clips --imports  # only what the imports take
+    python -m benchmarks.startup --data_dir ~/clips --imports  # only the duration of the imports
 
-Each script has a process of its own, in which the runs take turns: what decoding and resampling all clips on
-all cores must take (soundfile and soxr, nothing kept), a run with an empty cache, the same run once more. The
-first round does not count: it imports what is imported late, and then the files are in memory for all. Prints
-medians and ratios; and, from fresh processes, what the imports of each script take (`python -X importtime`)
-and how long a user waits for `--help` and for the word that an option is wrong.
+Each script has its own process, in which three measurements take turns: decoding and resampling of all clips
+on all cores (soundfile and soxr, nothing is stored), a run with an empty cache (cold), and the same run again
+(warm). The first round is a warm-up: it imports modules and reads the files into memory. Prints medians and
+ratios; also, from new processes, the duration of the imports of each script (`python -X importtime`) and the
+time until `--help` and the message about a wrong option.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SCRIPTS = {
     "train_baselines.py": "train_baselines",
 }
 NUM_IMPORTS = 3
-IMPORTERS = (
+MODULES = (
     "train_wav2vec2",
     "train_cnn",
     "train_baselines",
@@ -40,12 +40,28 @@ IMPORTERS = (
     "utils.compare",
     "utils.hub.publication",
 )
-HEAVY = ("torch", "transformers", "tensorflow", "sklearn", "matplotlib", "librosa", "numba", "datasets")
-"""Packages; the table of imports says which of them a script brings in."""
+LARGE_PACKAGES = (
+    "torch",
+    "transformers",
+    "tensorflow",
+    "sklearn",
+    "matplotlib",
+    "librosa",
+    "numba",
+    "datasets",
+)
+"""The table of imports shows which of these a module imports."""
+
+MAKE_ENCODER = """
+import sys
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(sys.argv[1])
+Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False).save_pretrained(sys.argv[1])
+"""
 
 
 class FirstStepError(BaseException):
-    """Ends a run where its training would begin. No Exception: nothing on the way shall catch it."""
+    """Ends a run at its first training step. Not an Exception: no handler must catch it."""
 
 
 def stop(*_args, **_options):
@@ -58,10 +74,10 @@ def main() -> None:
     )
     parser.add_argument("--data_dir", nargs="+", default=[], help="folders or zips with RAVDESS and TESS")
     parser.add_argument("--corpora", nargs="+", default=["ravdess", "tess"])
-    parser.add_argument("--rounds", type=int, default=3, help="that count")
+    parser.add_argument("--rounds", type=int, default=3, help="without the warm-up")
     parser.add_argument("--imports", action="store_true", help="leave out the runs")
     parser.add_argument("--scripts", nargs="+", default=list(SCRIPTS), choices=list(SCRIPTS))
-    parser.add_argument("--model", help="folder of an encoder; by default one of random weights, base size")
+    parser.add_argument("--model", help="folder of an encoder; by default one of base size, random weights")
     parser.add_argument("--measure", choices=list(SCRIPTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -76,78 +92,69 @@ def main() -> None:
                 subprocess.run(command, cwd=PROJECT_ROOT, check=True)
             print_runs(args)
     print_imports()
+    print_responses()
 
 
-MAKE_ENCODER = """
-import sys
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(sys.argv[1])
-Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False).save_pretrained(sys.argv[1])
-"""
+# ---------------------------------------------------------------------------------------------------
+# From `main` to the first step
 
 
 def print_runs(args: argparse.Namespace) -> None:
+    """Measure each script in a process of its own, and print a table."""
     print("| from `main` to the first step | decoding alone, s | cold, s | ratio | warm, s | warm / cold |")
     print("|---|---|---|---|---|---|", flush=True)
     for name in args.scripts:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.startup",
-            "--measure",
-            name,
-            "--rounds",
-            str(args.rounds),
-        ]
+        command = [sys.executable, "-m", "benchmarks.startup", "--measure", name]
+        command += ["--rounds", str(args.rounds)]
         command += ["--corpora", *args.corpora, "--data_dir", *args.data_dir]
         command += ["--model", args.model] if args.model else []
-        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{name}: {done.stderr[-3000:]}")
-        bound, cold, warm = map(
-            statistics.median, zip(*json.loads(done.stdout.splitlines()[-1]), strict=True)
-        )
+        process = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+        if process.returncode:
+            sys.exit(f"{name}: {process.stderr[-3000:]}")
+        rounds = json.loads(process.stdout.splitlines()[-1])
+        decoding, cold, warm = map(statistics.median, zip(*rounds, strict=True))
         print(
-            f"| `{name}` | {bound:.2f} | {cold:.2f} | {cold / bound:.2f} | {warm:.2f} | {warm / cold:.3f} |",
+            f"| `{name}` | {decoding:.2f} | {cold:.2f} | {cold / decoding:.2f} | {warm:.2f} | "
+            f"{warm / cold:.3f} |",
             flush=True,
         )
 
 
-def measure(args: argparse.Namespace) -> list[tuple[float, float, float]]:
-    """Return of each round the seconds of decoding alone, of a cold run, and of a warm one."""
+def measure(args: argparse.Namespace) -> list[list[float]]:
+    """Return for each round the seconds of decoding alone, of a cold run, and of a warm run."""
     script = importlib.import_module(SCRIPTS[args.measure])
     stop_at_first_step(args.measure)
     from utils.data.download import find_corpora
 
-    places = [Path(place) for place in args.data_dir]
-    paths = [path for files in find_corpora(args.corpora, places).values() for path in files]
+    folders = [Path(folder) for folder in args.data_dir]
+    paths = [path for files in find_corpora(args.corpora, folders).values() for path in files]
     options = ["--corpora", *args.corpora, "--data_dir", *args.data_dir, "--allow_partial"]
     if "wav2vec2" in args.measure:
         options += ["--model_name_or_path", args.model]
-        # Augmented clips are new in each epoch, so that no frozen layer hears them before the Trainer does.
+        # Augmented clips differ between epochs, so the frozen layers do not run before the Trainer starts.
         options += ["--no_probe", "--augment"] if "--no_probe" in args.measure else []
     rounds = []
     for _ in range(1 + args.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = [decode_alone(paths)]
+            seconds = [time_decoding(paths)]
             for run in ("cold", "warm"):
-                places = ["--cache_dir", f"{folder}/cache", "--output_dir", f"{folder}/{run}"]
-                sys.argv = [f"{SCRIPTS[args.measure]}.py", *options, *places]
-                begun = time.perf_counter()
+                output = ["--cache_dir", f"{folder}/cache", "--output_dir", f"{folder}/{run}"]
+                parsed = script.parse_arguments([*options, *output])
+                start = time.perf_counter()
                 try:
-                    script.main()
+                    script.main(*parsed)
                 except FirstStepError:
-                    seconds.append(time.perf_counter() - begun)
+                    seconds.append(time.perf_counter() - start)
         rounds.append(seconds)
     return rounds[1:]
 
 
 def stop_at_first_step(name: str) -> None:
-    """Put `stop` in the place of what a script does first with clips that are ready."""
+    """Replace the function with which a script starts to process prepared clips by `stop`."""
     if name == "train_wav2vec2.py":
         from utils.encoders import embeddings
 
-        embeddings.hidden_states = stop  # the first batch is made
+        embeddings.hidden_states = stop
     elif name.startswith("train_wav2vec2.py"):
         from transformers import Trainer
 
@@ -157,10 +164,10 @@ def stop_at_first_step(name: str) -> None:
 
         keras.Model.fit = lambda self, segments, **options: stop(segments[0])
     else:
-        from utils.features import functionals as features
+        from utils.features import extraction
 
         class Parallel:
-            """Takes the first task, as joblib would, and hands it to nobody."""
+            """Takes the first task, like joblib, and stops."""
 
             def __init__(self, **_options):
                 pass
@@ -168,11 +175,11 @@ def stop_at_first_step(name: str) -> None:
             def __call__(self, tasks):
                 stop(next(iter(tasks)))
 
-        features.joblib.Parallel = Parallel
+        extraction.joblib.Parallel = Parallel
 
 
-def decode_alone(paths: list[Path]) -> float:
-    """Return the seconds that decoding, mixing and resampling takes on all cores."""
+def time_decoding(paths: list[Path]) -> float:
+    """Return the seconds for decoding, mixing to mono and resampling on all cores."""
     import soundfile
     import soxr
 
@@ -182,43 +189,51 @@ def decode_alone(paths: list[Path]) -> float:
             waveform = waveform.mean(axis=1)
         return len(waveform if rate == 16_000 else soxr.resample(waveform, rate, 16_000, quality="HQ"))
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(decode, paths))
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
+
+
+# ---------------------------------------------------------------------------------------------------
+# New processes
 
 
 def print_imports() -> None:
-    print("\n| imports of | s | bring in |")
+    """Measure the imports of each module in new processes, and print a table."""
+    print("\n| imports of | s | large packages |")
     print("|---|---|---|", flush=True)
-    seconds = {name: [] for name in IMPORTERS}
-    brought = {}
-    for _ in range(1 + NUM_IMPORTS):
-        for name in IMPORTERS:
-            told = fresh(["-X", "importtime", "-c", f"import {name}"]).stderr
-            lines = re.findall(r"^import time:\s+\d+ \|\s+(\d+) \|( +)(\S+)$", told, re.MULTILINE)
+    seconds = {name: [] for name in MODULES}
+    packages = {}
+    for _ in range(1 + NUM_IMPORTS):  # the first is a warm-up
+        for name in MODULES:
+            report = run_python(["-X", "importtime", "-c", f"import {name}"]).stderr
+            lines = re.findall(r"^import time:\s+\d+ \|\s+(\d+) \|( +)(\S+)$", report, re.MULTILINE)
             own = [int(total) for total, indent, module in lines if (len(indent), module) == (1, name)]
             seconds[name].append(sum(own) / 1e6)
             modules = {module for _, _, module in lines}
-            brought[name] = " ".join(package for package in HEAVY if package in modules)
-    for name in IMPORTERS:
-        print(f"| `{name}` | {statistics.median(seconds[name][1:]):.2f} | {brought[name]} |")
+            packages[name] = " ".join(package for package in LARGE_PACKAGES if package in modules)
+    for name in MODULES:
+        print(f"| `{name}` | {statistics.median(seconds[name][1:]):.2f} | {packages[name]} |")
 
-    print("\n| from command to answer | s |")
+
+def print_responses() -> None:
+    """Measure the time until a script ends with its help or an error, and print a table."""
+    print("\n| command | s |")
     print("|---|---|", flush=True)
     commands = {
-        f"{name}.py {option}": [] for name in IMPORTERS[:3] for option in ("--help", "--no_such_option")
+        f"{name}.py {option}": [] for name in MODULES[:3] for option in ("--help", "--no_such_option")
     }
     for _ in range(NUM_IMPORTS):
         for command, seconds in commands.items():
-            begun = time.perf_counter()
-            fresh(command.split())
-            seconds.append(time.perf_counter() - begun)
+            start = time.perf_counter()
+            run_python(command.split())
+            seconds.append(time.perf_counter() - start)
     for command, seconds in commands.items():
         print(f"| `python {command}` | {statistics.median(seconds):.2f} |")
 
 
-def fresh(arguments: list[str]) -> subprocess.CompletedProcess:
+def run_python(arguments: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True)
 
 

@@ -16,8 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 
 def find_model(name: str) -> Path:
-    """Return the folder of a run, or of a model downloaded from the Hub; exit with a message if there is
-    none."""
+    """Return the folder of a run, or of a model downloaded from the Hub; exit if there is none."""
     if Path(name).is_dir():
         return Path(name)
     try:
@@ -94,7 +93,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
     """
     folder = Path(folder)
     model = PageModel(folder)
-    warnings, limits = descriptions.read_card(folder)
+    warnings, limitations = descriptions.read_card(folder)
     # Uploads that were not classified because the visitor left are deleted after 300 s, checked every 60 s.
     with Page(title="Speech emotion recognition", analytics_enabled=False, delete_cache=(60, 300)) as page:
         gr.HTML(html.introduction(name or folder.resolve().name, model.emotions, warnings), elem_id="intro")
@@ -102,8 +101,8 @@ def build_page(folder: Path, name: str | None = None) -> Page:
             add_clip_tab(model)
         with gr.Tab("Several files"):
             add_files_tab(model)
-        with gr.Tab("Limits"):
-            gr.Markdown(f"{descriptions.describe_test(model.run)}\n\n{limits}", elem_id="limits")
+        with gr.Tab("Limitations"):
+            gr.Markdown(f"{descriptions.describe_test(model.run)}\n\n{limitations}", elem_id="limitations")
     return page
 
 

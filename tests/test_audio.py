@@ -1,4 +1,4 @@
-"""Decoding: every kind of file that real copies hold, every kind of damage, and the cache.
+"""Decoding: the file formats of real corpora, damaged files, and the cache.
 
 Run: python -m pytest tests/test_audio.py
 """
@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from conftest import PROJECT
 
-from utils.data import audio
+from utils.data import decoding
 from utils.data.audio import MAX_FILE_BYTES, AudioError, read_waveform
 from utils.data.decoding import Waveforms, decode_files, file_digest
 
@@ -42,7 +42,7 @@ def level_at(waveform, hertz):
 
 
 def riff(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A WAV file of these chunks, padded to even lengths as the format wants it."""
+    """A WAV file of these chunks, padded to even lengths as the format requires."""
     body = b"".join(
         name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for name, data in chunks
     )
@@ -70,7 +70,7 @@ def test_any_rate_becomes_16_khz_with_the_pitch_and_level_kept(tmp_path, samplin
     assert level_at(waveform, HERTZ) == pytest.approx(0.5, rel=0.01)
 
 
-def test_what_16_khz_cannot_hold_does_not_fold_down():
+def test_resampling_does_not_alias():
     samples = tone(96_000, seconds=1) + tone(96_000, seconds=1, hertz=12_000)
     waveform = read_waveform(encode(samples / 2, 96_000))
     assert level_at(waveform, HERTZ) == pytest.approx(0.25, rel=0.01)
@@ -102,11 +102,11 @@ def test_stereo_is_mixed_to_the_mean(tmp_path):
         ("WAV", "ULAW", 0.05),
     ],
 )
-def test_the_content_decides_and_not_the_suffix(tmp_path, form, subtype, tolerance):
+def test_the_format_is_detected_from_the_content(tmp_path, form, subtype, tolerance):
     path = tmp_path / "clip.wav"
     soundfile.write(path, tone(), 16_000, format=form, subtype=subtype)
     waveform = read_waveform(path)
-    middle = slice(1000, -1000)  # lossy codecs swing in
+    middle = slice(1000, -1000)  # lossy codecs are inaccurate at the ends
     assert waveform.dtype == np.float32 and len(waveform) == 8000
     assert np.abs(waveform - tone())[middle].max() < tolerance
 
@@ -120,12 +120,12 @@ def test_the_content_decides_and_not_the_suffix(tmp_path, form, subtype, toleran
         riff((b"odd ", bytes(7)), FMT, (b"odd ", bytes(1)), DATA),
         riff(FMT, DATA, (b"LIST", b"INFOISFT\x06\0\0\0Lavf60")),
         riff(FMT, DATA, (b"id3 ", b"\xff" * 33)),
-        WAV + b"rubbish behind the end",
+        WAV + b"trailing bytes",
         riff(FMT, DATA).replace(b"data" + struct.pack("<I", len(PCM)), b"data\xff\xff\xff\xff"),  # streamed
     ],
-    ids=["list", "bext", "odd", "two-odd", "list-behind", "odd-behind", "rubbish-behind", "streamed"],
+    ids=["list", "bext", "odd", "two-odd", "list-after", "odd-after", "trailing-bytes", "streamed"],
 )
-def test_the_samples_may_stand_anywhere_in_a_wav_file(content):
+def test_the_data_chunk_may_stand_anywhere_in_a_wav_file(content):
     assert np.array_equal(read_waveform(content), read_waveform(WAV))
     assert len(read_waveform(WAV)) == 8000
 
@@ -143,7 +143,7 @@ def test_the_quietest_clips_of_ravdess_are_not_silent():
     assert np.abs(waveform).max() == pytest.approx(0.01, rel=0.05)
 
 
-def test_path_text_and_bytes_are_one(tmp_path):
+def test_path_string_and_bytes_give_the_same_waveform(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, tone(24_414), 24_414)
     waveform = read_waveform(path)
@@ -187,7 +187,7 @@ INFINITE = np.where(np.arange(8000) == 4000, np.inf, tone())
         (encode(INFINITE, subtype="FLOAT"), "not finite"),
     ],
 )
-def test_audio_that_cannot_be_used_says_why(tmp_path, content, message):
+def test_unusable_audio_gives_the_reason(tmp_path, content, message):
     path = tmp_path / "clip.wav"
     path.write_bytes(content)
     with pytest.raises(AudioError, match=message):
@@ -195,10 +195,10 @@ def test_audio_that_cannot_be_used_says_why(tmp_path, content, message):
 
 
 # ---------------------------------------------------------------------------------------------------
-# The table of odd files in the README
+# The table of unusual files in the README
 
 
-def hours_of_silence() -> bytes:
+def ten_minutes_of_silence() -> bytes:
     """Ten minutes in FLAC: 150 kB that decode to 19 MB."""
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", 8000, 1, "PCM_16", format="FLAC") as file:
@@ -207,7 +207,7 @@ def hours_of_silence() -> bytes:
     return buffer.getvalue()
 
 
-ODD_FILES = {
+UNUSUAL_FILES = {
     "integers of 8 (unsigned), 16, 24 or 32 bits, floats of 32 or 64": [
         encode(tone(), subtype=subtype)
         for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
@@ -246,41 +246,44 @@ ODD_FILES = {
     ],
     "samples far beyond any full scale": [encode(tone() * 1e30, subtype="FLOAT")],
     "silence": [encode(np.zeros(8000)), encode(np.full(8000, 0.3)), encode(tone(peak=1e-5), subtype="FLOAT")],
-    "ten minutes": [hours_of_silence(), encode(np.tile(tone(8000, seconds=60), 10), 8000, subtype="PCM_U8")],
+    "ten minutes": [
+        ten_minutes_of_silence(),
+        encode(np.tile(tone(8000, seconds=60), 10), 8000, subtype="PCM_U8"),
+    ],
     "more than 300 MB": [bytes(MAX_FILE_BYTES + 1)],
 }
 
 
-def odd_files_of_the_readme() -> dict[str, str]:
-    """What a clip has -> "used ..." or "refused: ...", the words of the refusal in backticks."""
+def readme_table() -> dict[str, str]:
+    """Property of a clip -> "used ..." or "refused: ..." with the start of the error message in backticks."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     table = text.partition("<!-- odd files -->")[2].partition("<!-- /odd files -->")[0]
     rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
     return dict(rows)
 
 
-def test_the_table_of_odd_files_is_whole():
-    assert list(odd_files_of_the_readme()) == list(ODD_FILES)
+def test_the_table_of_the_readme_is_complete():
+    assert list(readme_table()) == list(UNUSUAL_FILES)
 
 
-@pytest.mark.parametrize("clip", ODD_FILES)
-def test_odd_files_are_used_or_refused_as_the_readme_says(clip):
-    result = odd_files_of_the_readme()[clip]
-    for content in ODD_FILES[clip]:
+@pytest.mark.parametrize("clip", UNUSUAL_FILES)
+def test_unusual_files_are_used_or_rejected_as_in_the_readme(clip):
+    result = readme_table()[clip]
+    for content in UNUSUAL_FILES[clip]:
         if result.startswith("used"):  # each lasts half a second
             waveform = read_waveform(content)
             assert np.isfinite(waveform).all() and 6000 < len(waveform) < 9000
         else:
-            with pytest.raises(AudioError) as refusal:
+            with pytest.raises(AudioError) as error:
                 read_waveform(content)
-            assert any(str(refusal.value).startswith(words) for words in result.split("`")[1::2])
+            assert any(str(error.value).startswith(message) for message in result.split("`")[1::2])
 
 
-def test_an_offset_stays():
+def test_a_constant_offset_is_kept():
     assert read_waveform(encode(tone(peak=0.2) + 0.7)).mean() == pytest.approx(0.7, abs=1e-3)
 
 
-def test_a_minute_is_taken_whole_and_a_little_more_is_not():
+def test_one_minute_is_accepted_and_more_is_rejected():
     minute = np.tile(tone(8000, seconds=1), 60)
     assert len(read_waveform(encode(minute, 8000))) == 60 * 16_000
     with pytest.raises(AudioError, match="too long: at most 60 s"):
@@ -288,7 +291,7 @@ def test_a_minute_is_taken_whole_and_a_little_more_is_not():
 
 
 @pytest.mark.parametrize("declared", ["many samples", "many channels"])
-def test_memory_goes_by_what_a_file_holds_and_not_by_what_it_declares(declared):
+def test_memory_depends_on_the_content_and_not_on_declared_lengths(declared):
     if declared == "many samples":
         content = bytearray(encode(NOISE, format="FLAC"))
         content[21:26] = bytes([content[21] | 0x0F, 255, 255, 255, 255])  # 36 bits, in STREAMINFO
@@ -302,22 +305,22 @@ def test_memory_goes_by_what_a_file_holds_and_not_by_what_it_declares(declared):
     assert most < 20e6
 
 
-def test_a_silence_of_hours_is_left_after_a_minute():
-    content = hours_of_silence()
+def test_decoding_of_a_long_file_stops_after_one_minute():
+    content = ten_minutes_of_silence()
     assert len(content) < 200_000
     tracemalloc.start()
     with pytest.raises(AudioError, match="too long"):
         read_waveform(content)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert most < 12e6  # ten minutes would be 19 MB, and twice that while they are put together
+    assert most < 12e6  # ten minutes would need 19 MB, and twice that during concatenation
 
 
 # ---------------------------------------------------------------------------------------------------
 # A whole corpus
 
 
-def test_a_pipe_and_a_device_are_no_clips_and_are_not_waited_for(tmp_path):
+def test_pipes_and_devices_are_rejected_without_reading(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "zeros.wav").symlink_to("/dev/zero")
     dataset = decode([tmp_path / "pipe.wav", tmp_path / "zeros.wav"], tmp_path / "cache")
@@ -326,7 +329,7 @@ def test_a_pipe_and_a_device_are_no_clips_and_are_not_waited_for(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    """Three sound clips of different kinds and, third, a broken one."""
+    """Three valid clips of different formats and a damaged one, the third."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     soundfile.write(folder / "a.wav", tone(48_000), 48_000)
@@ -344,7 +347,7 @@ def entries(cache_dir):
     return sorted(path.name for path in cache_dir.rglob("*"))
 
 
-def test_a_corpus_is_decoded_row_by_row_and_a_bad_file_is_reported(files, tmp_path):
+def test_a_corpus_is_decoded_and_unusable_files_are_reported(files, tmp_path):
     dataset = decode(files, tmp_path / "new" / "cache")
     assert dataset.column_names == ["waveform", "problem"]
     assert dataset["problem"][:] == ["", "", "truncated: its last 100 bytes are missing", ""]
@@ -361,13 +364,13 @@ def test_the_second_run_reads_the_cache_and_not_the_files(files, tmp_path):
     shutil.rmtree(files[0].parent)
     second = decode_files(files, digests, tmp_path / "cache", "clips")
     assert second.to_dict() == first.to_dict() and len(second) == 4
-    for dataset in (first, second):  # memory-mapped, from the first run on
+    for dataset in (first, second):  # memory-mapped, in the first run too
         assert [entry["filename"] for entry in dataset.cache_files] == [str(tmp_path / "cache" / before[0])]
     assert entries(tmp_path / "cache") == before
     assert len(before) == 1 and before[0].endswith(".arrow")  # no temporary file is left
 
 
-def test_the_cache_goes_by_content_and_order(files, tmp_path):
+def test_the_cache_depends_on_content_and_order(files, tmp_path):
     first = decode(files, tmp_path / "cache")
     moved = [shutil.copy(path, tmp_path / f"moved-{path.name}") for path in files]
     assert decode(moved, tmp_path / "cache").to_dict() == first.to_dict()
@@ -382,7 +385,7 @@ def test_the_cache_goes_by_content_and_order(files, tmp_path):
     assert len(entries(tmp_path / "cache")) == 3
 
 
-def test_a_drive_that_fails_for_a_moment_does_not_spoil_the_cache(files, tmp_path):
+def test_a_temporary_read_error_leaves_no_cache_entry(files, tmp_path):
     digests = [file_digest(path) for path in files]
     files[1].rename(tmp_path / "away.wav")
     with pytest.raises(FileNotFoundError, match=r"b\.wav"):
@@ -392,33 +395,33 @@ def test_a_drive_that_fails_for_a_moment_does_not_spoil_the_cache(files, tmp_pat
     assert len(decode_files(files, digests, tmp_path / "cache", "clips")["waveform"][1]) == 8000
 
 
-def test_a_file_is_read_anew_only_where_it_may_have_changed(tmp_path, monkeypatch):
-    """Same size, other samples: that must be seen. Same samples under new times: nothing is decoded again."""
+def test_a_file_is_read_again_only_if_it_may_have_changed(tmp_path, monkeypatch):
+    """Changes are detected although the size is unchanged; new times alone do not change the digest."""
     path, cache = tmp_path / "clip.wav", tmp_path / "cache"
     read = []
-    monkeypatch.setattr(audio, "file_digest", lambda path: read.append(path) or file_digest(path))
+    monkeypatch.setattr(decoding, "file_digest", lambda path: read.append(path) or file_digest(path))
     soundfile.write(path, np.full(8_000, 0.1), 16_000)
-    first = audio.file_digests([path], cache)
+    first = decoding.file_digests([path], cache)
     assert first == [file_digest(path)] and len(read) == 1
-    assert audio.file_digests([path], cache) == first
-    assert len(read) == 2, "written a moment before it was read: it could have changed since"
+    assert decoding.file_digests([path], cache) == first
+    assert len(read) == 2, "written just before it was read, so it may have changed since"
 
-    monkeypatch.setattr(audio, "CLOCK_STEP", 0)
-    assert audio.file_digests([path], cache) == first and len(read) == 2
+    monkeypatch.setattr(decoding, "CLOCK_STEP", 0)
+    assert decoding.file_digests([path], cache) == first and len(read) == 2
     status = path.stat()
     soundfile.write(path, np.full(8_000, 0.2), 16_000)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a program may that copies times, too
-    second = audio.file_digests([path], cache)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as programs that copy the times do
+    second = decoding.file_digests([path], cache)
     assert second == [file_digest(path)] != first and len(read) == 3
 
     os.utime(path)
-    assert audio.file_digests([path], cache) == second and len(read) == 4
+    assert decoding.file_digests([path], cache) == second and len(read) == 4
     path.unlink()
-    assert audio.file_digests([path], cache) == [""]
+    assert decoding.file_digests([path], cache) == [""]
 
 
-def test_a_broken_note_of_digests_is_no_matter(tmp_path):
+def test_a_damaged_digest_index_is_ignored(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, np.full(8_000, 0.1), 16_000)
     (tmp_path / "xxh3.json").write_text('{"half')
-    assert audio.file_digests([path], tmp_path) == [file_digest(path)]
+    assert decoding.file_digests([path], tmp_path) == [file_digest(path)]

@@ -1,4 +1,4 @@
-"""The DatasetDict: each label and waveform is that of its clip, and nothing else is in it.
+"""The DatasetDict: each row has the label and the waveform of its clip, and no other clips are included.
 
 Run: python -m pytest tests/test_dataset.py
 """
@@ -17,16 +17,16 @@ from utils.data.decoding import Waveforms
 from utils.data.splits import SPLITS, split_table
 from utils.data.table import check_table, read_table
 
-EMOTIONS = ("sad", "neutral", "angry")  # not in the order of the vocabulary, for that order must not matter
-BROKEN, TWIN_OF, TWIN = "03-03-05-01-01-01-09", "03-03-04-01-01-01-01", "03-03-04-01-01-02-01"
+EMOTIONS = ("sad", "neutral", "angry")  # not in the order of the vocabulary, which must not matter
+BROKEN, ORIGINAL, COPY = "03-03-05-01-01-01-09", "03-03-04-01-01-01-01", "03-03-04-01-01-02-01"
 
 
 @pytest.fixture(scope="module")
 def built(demo_folder, tmp_path_factory):
-    """Table, dataset and cache folder of the demo voices, with a broken clip and a twin among them."""
+    """Table, dataset and cache folder of the demo voices, with a damaged clip and a copy among them."""
     extra, cache_dir = tmp_path_factory.mktemp("extra"), tmp_path_factory.mktemp("cache")
     (extra / f"{BROKEN}.wav").write_bytes(b"broken")
-    shutil.copy(next(demo_folder.rglob(f"{TWIN_OF}.wav")), extra / f"{TWIN}.wav")
+    shutil.copy(next(demo_folder.rglob(f"{ORIGINAL}.wav")), extra / f"{COPY}.wav")
     table, waveforms = read_table({"demo": [*demo_folder.rglob("*.wav"), *extra.glob("*.wav")]}, cache_dir)
     assert len(table) == 122
     table, _ = check_table(table, allow_partial=True)
@@ -43,15 +43,17 @@ def test_splits_and_features(built):
         assert set(split.column_names) == {"waveform", "num_samples", "label", *METADATA}
 
 
-def test_each_clip_has_its_own_label_speaker_and_audio(built):
+def test_each_row_has_label_speaker_and_waveform_of_its_clip(built):
     table, dataset, _ = built
     paths = dict(zip(table["clip"], table["path"], strict=True))
     num_checked = 0
     for split in dataset.values():
         for row, waveform in zip(split.remove_columns("waveform"), Waveforms(split), strict=True):
-            said = parse_clip(paths[row["clip"]])
-            assert split.features["label"].int2str(row["label"]) == said.emotion
-            assert {name: row[name] for name in METADATA} == {name: getattr(said, name) for name in METADATA}
+            labels = parse_clip(paths[row["clip"]])
+            assert split.features["label"].int2str(row["label"]) == labels.emotion
+            assert {name: row[name] for name in METADATA} == {
+                name: getattr(labels, name) for name in METADATA
+            }
             assert waveform.dtype == np.float32
             assert np.array_equal(waveform, read_waveform(paths[row["clip"]]))
             assert row["num_samples"] == len(waveform)
@@ -59,20 +61,20 @@ def test_each_clip_has_its_own_label_speaker_and_audio(built):
     assert num_checked == len(table) == 2 * 4 * (2 + 1 + 2)
 
 
-def test_each_split_holds_its_clips_and_no_others(built):
+def test_each_split_contains_its_clips_only(built):
     table, dataset, _ = built
     for split in SPLITS:
         clips = table["clip"][table["split"] == split].tolist()
         assert dataset[split]["clip"][:] == clips and clips
-    everything = {clip for split in dataset.values() for clip in split["clip"]}
-    assert TWIN_OF in everything
-    assert not everything & {BROKEN, TWIN}
-    assert {parse_clip(f"{clip}.wav").emotion for clip in everything} == set(EMOTIONS)
+    clips_in_dataset = {clip for split in dataset.values() for clip in split["clip"]}
+    assert ORIGINAL in clips_in_dataset
+    assert not clips_in_dataset & {BROKEN, COPY}
+    assert {parse_clip(f"{clip}.wav").emotion for clip in clips_in_dataset} == set(EMOTIONS)
 
 
-def test_waveforms_stay_on_disk(built):
+def test_waveforms_are_memory_mapped(built):
     _, dataset, cache_dir = built
-    assert len(list(cache_dir.iterdir())) == 2  # what was decoded, and the digests of the files
+    assert len(list(cache_dir.iterdir())) == 2  # the waveforms and the digests of the files
     [entry] = cache_dir.glob("*.arrow")
     for split in dataset.values():
         assert {Path(used["filename"]) for used in split.cache_files} == {entry}

@@ -1,4 +1,4 @@
-"""The synthetic demo corpus: whole, repeatable, and with the prosody that it promises.
+"""The synthetic demo corpus: complete, reproducible, with the intended prosody.
 
 Run: python -m pytest tests/test_demo.py
 """
@@ -56,13 +56,13 @@ def pitch_spread(waveform) -> float:
 
 
 def high_share_db(waveform) -> float:
-    """Energy of 1-4 kHz against that below 1 kHz."""
+    """Energy of 1-4 kHz relative to that below 1 kHz."""
     power = np.abs(np.fft.rfft(waveform)) ** 2
     hertz = np.fft.rfftfreq(len(waveform), 1 / 16_000)
     return 10 * np.log10(power[(hertz > 1000) & (hertz < 4000)].sum() / power[hertz <= 1000].sum())
 
 
-def test_names_say_who_speaks_and_how(folder):
+def test_names_contain_the_labels(folder):
     paths = sorted(folder.rglob("*.wav"))
     clips = [parse_clip(path) for path in paths]
     assert {clip.corpus for clip in clips} == {"demo"}
@@ -78,7 +78,7 @@ def test_names_say_who_speaks_and_how(folder):
         assert clip.gender == ("male" if actor % 2 else "female")
 
 
-def test_same_seed_gives_the_same_bytes_whatever_else_is_made(folder, tmp_path):
+def test_same_seed_gives_the_same_bytes_for_any_number_of_speakers(folder, tmp_path):
     fewer = contents(make_demo_corpus(tmp_path / "fewer", num_speakers=1))
     whole = contents(folder)
     clips = [name for name in fewer if name.endswith(".wav")]
@@ -89,13 +89,13 @@ def test_same_seed_gives_the_same_bytes_whatever_else_is_made(folder, tmp_path):
 
 
 def test_a_complete_folder_is_left_alone(folder, monkeypatch):
-    monkeypatch.setattr(demo, "_synthesise", lambda *_: pytest.fail("made a clip again"))
+    monkeypatch.setattr(demo, "synthesise", lambda *_: pytest.fail("synthesised a clip again"))
     assert make_demo_corpus(folder, num_speakers=NUM_SPEAKERS) == folder
 
 
 def test_an_interrupted_folder_is_completed(tmp_path, monkeypatch):
     whole = contents(make_demo_corpus(tmp_path / "whole", num_speakers=1))
-    synthesise, made = demo._synthesise, []
+    synthesise, made = demo.synthesise, []
 
     def interrupted(*codes):
         if len(made) == 7:
@@ -103,7 +103,7 @@ def test_an_interrupted_folder_is_completed(tmp_path, monkeypatch):
         made.append(codes)
         return synthesise(*codes)
 
-    monkeypatch.setattr(demo, "_synthesise", interrupted)
+    monkeypatch.setattr(demo, "synthesise", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_demo_corpus(tmp_path / "half", num_speakers=1)
     half = contents(tmp_path / "half")
@@ -112,7 +112,7 @@ def test_an_interrupted_folder_is_completed(tmp_path, monkeypatch):
     assert contents(make_demo_corpus(tmp_path / "half", num_speakers=1)) == whole
 
 
-def test_deleted_clips_come_back(tmp_path):
+def test_deleted_clips_are_restored(tmp_path):
     whole = contents(make_demo_corpus(tmp_path, num_speakers=1))
     for path in sorted(tmp_path.rglob("*.wav"))[::3]:
         path.unlink()
@@ -128,7 +128,7 @@ def test_a_folder_never_mixes_two_seeds_or_sizes(tmp_path):
     assert contents(make_demo_corpus(tmp_path / "used", seed=1, num_speakers=1)) == expected
 
 
-def test_two_at_the_same_time_do_not_disturb_each_other(tmp_path):
+def test_concurrent_calls_do_not_interfere(tmp_path):
     expected = contents(make_demo_corpus(tmp_path / "alone", num_speakers=1))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: make_demo_corpus(tmp_path / "shared", num_speakers=1), range(2)))
@@ -136,13 +136,13 @@ def test_two_at_the_same_time_do_not_disturb_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("num_speakers", [0, 25])
-def test_impossible_numbers_of_speakers_are_refused(tmp_path, num_speakers):
+def test_invalid_numbers_of_speakers_are_rejected(tmp_path, num_speakers):
     with pytest.raises(ValueError, match="expected 1 to 24"):
         make_demo_corpus(tmp_path, num_speakers=num_speakers)
     assert not list(tmp_path.iterdir())
 
 
-def test_clips_are_sound_files_that_training_can_use(folder):
+def test_clips_are_valid_audio_files(folder):
     for path in folder.rglob("*.wav"):
         info = soundfile.info(path)
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
@@ -160,7 +160,7 @@ def test_voices_have_the_pitch_of_their_gender(folder):
         assert 75 < hertz < 160 if actor % 2 else 140 < hertz < 300
 
 
-def test_anger_is_loud_and_bright_and_sadness_soft_and_slow(folder):
+def test_anger_is_loud_and_bright_and_sadness_is_soft_and_slow(folder):
     for actor in range(1, NUM_SPEAKERS + 1):
         angry, sad = (
             soundfile.read(folder / f"Actor_{actor:02d}" / f"03-03-{code}-02-01-01-{actor:02d}.wav")[0]
@@ -178,7 +178,7 @@ def test_excited_emotions_are_high_pitched(folder, high):
     assert pitch > mean_over_speakers(folder, mean_pitch, "sad", "02") + 2
 
 
-def test_surprise_is_melodious_and_sadness_monotonous(folder):
+def test_surprise_has_a_larger_pitch_range_than_sadness(folder):
     spread = mean_over_speakers(folder, pitch_spread, "surprised", "02")
     assert spread > mean_over_speakers(folder, pitch_spread, "sad", "02") + 1
 

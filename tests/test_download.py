@@ -1,4 +1,4 @@
-"""Finding, unpacking and downloading corpora, with real zips and a real server on this machine.
+"""Finding, unpacking and downloading corpora, with real zips and a local HTTP server.
 
 Run: python -m pytest tests/test_download.py
 """
@@ -23,7 +23,8 @@ import pytest
 import soundfile
 
 from utils.data.corpora import Archive
-from utils.data.download import download, find_corpora
+from utils.data.download import find_corpora
+from utils.data.http import download_archive
 from utils.data.unpack import unpack
 from utils.runtime import InputError
 
@@ -72,7 +73,7 @@ def all_files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
-# Where clips are found
+# Places of clips
 
 
 def test_sources_are_used_in_order(tmp_path, places):
@@ -87,7 +88,7 @@ def test_sources_are_used_in_order(tmp_path, places):
     assert found == [given / "Actor_01" / name for name in RAVDESS]
 
 
-def test_each_corpus_takes_the_first_place_that_has_it(tmp_path, places, caplog):
+def test_each_corpus_is_read_from_the_first_place_that_contains_it(tmp_path, places, caplog):
     given = write_clips(tmp_path / "given", RAVDESS)
     write_clips(places["project_root"] / "data", TESS)
     with caplog.at_level(logging.INFO):
@@ -99,7 +100,7 @@ def test_each_corpus_takes_the_first_place_that_has_it(tmp_path, places, caplog)
 
 
 @pytest.mark.parametrize("mount", ["{slug}", "datasets/{owner}/{slug}"])
-def test_both_shapes_of_kaggle_mounts_with_nested_copies_and_mixed_case(places, mount):
+def test_both_kinds_of_kaggle_mounts_with_nested_copies_and_mixed_case(places, mount):
     mount = mount.format(owner="ejlok1", slug="toronto-emotional-speech-set-tess")
     base = places["kaggle"] / "input" / mount / "TESS Toronto emotional speech set data"
     write_clips(base / "OAF_Fear", TESS[:1])
@@ -112,7 +113,7 @@ def test_both_shapes_of_kaggle_mounts_with_nested_copies_and_mixed_case(places, 
     assert found == sorted(found)
 
 
-def test_runs_environments_and_half_unpacked_folders_are_not_searched(places):
+def test_runs_environments_and_partial_folders_are_not_searched(places):
     root = places["project_root"]
     for folder in ("runs/x", ".venv/x", "data/.hidden", "data/archive.partial"):
         write_clips(root / folder, RAVDESS)
@@ -120,7 +121,7 @@ def test_runs_environments_and_half_unpacked_folders_are_not_searched(places):
         find_corpora(["ravdess"], **places)
 
 
-def test_linked_folders_are_followed_also_in_a_circle(tmp_path, places):
+def test_linked_folders_and_circular_links_are_followed(tmp_path, places):
     data = places["project_root"] / "data"
     data.mkdir()
     (data / "ravdess").symlink_to(write_clips(tmp_path / "disk", RAVDESS))
@@ -128,7 +129,7 @@ def test_linked_folders_are_followed_also_in_a_circle(tmp_path, places):
     assert names_of(find_corpora(["ravdess"], **places)["ravdess"]) == list(RAVDESS)
 
 
-def test_nothing_at_all_names_each_place_and_each_way_on(tmp_path, places):
+def test_a_missing_corpus_lists_places_and_solutions(tmp_path, places):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as error:
         find_corpora(["ravdess"], data_dirs=[tmp_path / "empty"], **places)
@@ -148,18 +149,18 @@ def test_nothing_at_all_names_each_place_and_each_way_on(tmp_path, places):
         assert expected in str(error.value)
 
 
-def test_audio_with_names_of_no_corpus_is_counted_and_one_is_named(tmp_path, places):
+def test_audio_files_with_unknown_names_are_reported(tmp_path, places):
     others = write_clips(tmp_path / "EMO-DB", ["03a01Wa.wav", "08a02Ta.wav", "._03a01Wa.wav"])
-    with pytest.raises(InputError, match=r"- --data_dir .*EMO-DB \(2 audio files there have names of no"):
+    with pytest.raises(InputError, match=r"- --data_dir .*EMO-DB \(2 audio files there have unknown names"):
         find_corpora(["ravdess"], data_dirs=[others], **places)
     write_clips(tmp_path / "both", TESS)
     with pytest.raises(InputError, match=r"no clip of RAVDESS speech") as stop:
         find_corpora(["ravdess"], data_dirs=[tmp_path / "both"], **places)
-    assert "names of no corpus" not in str(stop.value)
+    assert "unknown names" not in str(stop.value)
 
 
 @pytest.mark.parametrize("name", ["missing", "notes.txt"])
-def test_data_dir_that_is_none(tmp_path, places, name):
+def test_an_invalid_data_dir_is_rejected(tmp_path, places, name):
     (tmp_path / "notes.txt").write_text("no zip")
     with pytest.raises(InputError, match=rf"--data_dir .*{name}: expected a folder or zip"):
         find_corpora(["ravdess"], data_dirs=[tmp_path / name], **places)
@@ -169,18 +170,18 @@ def test_data_dir_that_is_none(tmp_path, places, name):
 
 
 @pytest.mark.parametrize("place", [".", "data"])
-def test_zip_in_the_project_is_unpacked_without_being_asked(places, place):
+def test_a_zip_in_the_project_is_unpacked(places, place):
     root = places["project_root"]
     zip_path = write_zip(root / place / "Größe 1.zip", [f"Actor 01/{name}" for name in RAVDESS])
     found = find_corpora(["ravdess"], **places)["ravdess"]
     assert found == [root / "data" / "Größe 1" / "Actor 01" / name for name in RAVDESS]
     assert found[0].read_bytes() == wav_bytes(f"Actor 01/{RAVDESS[0]}")
-    assert zip_path.exists(), "a user's zip stays"
+    assert zip_path.exists(), "a zip of the user is kept"
 
 
-def test_zips_given_or_in_a_given_folder_are_unpacked_below_the_project(tmp_path, places):
+def test_zips_of_data_dir_are_unpacked_below_the_project(tmp_path, places):
     downloads = tmp_path / "downloads"
-    # Kaggle calls every download archive.zip; the second must not take the place of the first.
+    # Kaggle names every download archive.zip; the second must not replace the first.
     write_zip(downloads / "a" / "archive.zip", RAVDESS)
     given = write_zip(tmp_path / "archive.ZIP", TESS)
     before = all_files(tmp_path)
@@ -192,7 +193,7 @@ def test_zips_given_or_in_a_given_folder_are_unpacked_below_the_project(tmp_path
         assert all(path.is_relative_to(data) for path in set(all_files(tmp_path)) - set(before))
 
 
-def test_a_zip_beside_its_own_loose_clips_is_not_unpacked(tmp_path, places):
+def test_a_zip_next_to_its_unpacked_clips_is_not_unpacked(tmp_path, places):
     for folder in (tmp_path / "given", places["project_root"] / "data"):
         write_clips(folder / "by hand", RAVDESS)
         write_zip(folder / "archive.zip", RAVDESS)
@@ -201,7 +202,7 @@ def test_a_zip_beside_its_own_loose_clips_is_not_unpacked(tmp_path, places):
     assert not list(places["project_root"].glob("data/archive*/"))
 
 
-def test_second_call_does_not_unpack_again_unless_the_zip_changed(places):
+def test_a_zip_is_unpacked_again_only_if_it_changed(places):
     zip_path = write_zip(places["project_root"] / "a.zip", RAVDESS[:1])
     first = find_corpora(["ravdess"], **places)["ravdess"]
     changed = first[0].stat().st_ctime_ns
@@ -221,14 +222,14 @@ def test_only_clips_are_unpacked(tmp_path):
 
 
 def test_backslashes_of_windows_zips_are_folders(places):
-    # ZipInfo would mend the name where "\\" separates folders; the bytes of the file are patched instead.
+    # ZipInfo would convert the backslash, so the bytes of the file are changed instead.
     path = write_zip(places["project_root"] / "a.zip", [f"Actor_01/{RAVDESS[0]}"])
     path.write_bytes(path.read_bytes().replace(b"Actor_01/", b"Actor_01\\"))
     (found,) = find_corpora(["ravdess"], **places)["ravdess"]
     assert found.parts[-2:] == ("Actor_01", RAVDESS[0])
 
 
-def test_leftovers_of_a_killed_run_are_mended(places):
+def test_partial_folders_of_an_interrupted_run_are_replaced(places):
     root = places["project_root"]
     write_zip(root / "a.zip", RAVDESS)
     write_clips(root / "data" / "a.partial", ["03-01-08-01-01-01-24.wav"])
@@ -238,7 +239,7 @@ def test_leftovers_of_a_killed_run_are_mended(places):
 
 def test_a_folder_of_the_user_is_never_replaced(tmp_path):
     folder = write_clips(tmp_path / "a", TESS)
-    with pytest.raises(InputError, match="in the way"):
+    with pytest.raises(InputError, match="exists and was not unpacked from a zip"):
         unpack(write_zip(tmp_path / "a.zip", RAVDESS), folder)
     assert names_of(all_files(folder)) == list(TESS)
 
@@ -250,8 +251,8 @@ def info(name, **attributes):
     return member
 
 
-def refuses(path, destination, message):
-    """The zip and what is wrong with it are named, and nothing is left behind."""
+def rejects(path, destination, message):
+    """Check that the error names the zip and the reason, and that no file is left behind."""
     before = all_files(path.parent.parent)
     with pytest.raises(InputError, match=f"(?s){path.name}.*{message}"):
         unpack(path, destination)
@@ -263,17 +264,17 @@ def refuses(path, destination, message):
     "member",
     [f"../{RAVDESS[0]}", f"a/../../{RAVDESS[0]}", f"/tmp/{RAVDESS[0]}", f"C:\\{RAVDESS[0]}", "..\\x.txt"],
 )
-def test_unsafe_members_refuse_the_whole_zip(tmp_path, member):
+def test_zips_with_unsafe_members_are_rejected(tmp_path, member):
     path = write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], (member, b"x")])
-    refuses(path, tmp_path / "out" / "evil", f"{re.escape(repr(member))} would be written elsewhere")
+    rejects(path, tmp_path / "out" / "evil", f"{re.escape(repr(member))} would be written elsewhere")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
 @pytest.mark.parametrize("name", [RAVDESS[0], "notes.txt"])
-def test_links_and_devices_refuse_the_whole_zip(tmp_path, kind, name):
+def test_zips_with_links_and_devices_are_rejected(tmp_path, kind, name):
     special = info(name, external_attr=(kind | 0o777) << 16)
     path = write_zip(tmp_path / "in" / "evil.zip", [RAVDESS[1], (special, b"/etc/passwd")])
-    refuses(path, tmp_path / "out" / "evil", f"{name}' is a link or a device")
+    rejects(path, tmp_path / "out" / "evil", f"{name}' is a link or a device")
 
 
 @pytest.mark.parametrize(
@@ -287,56 +288,56 @@ def test_links_and_devices_refuse_the_whole_zip(tmp_path, kind, name):
         f"Actor_01/{RAVDESS[0]}/{RAVDESS[1]}",
     ],
 )
-def test_clips_that_take_each_others_place_refuse_the_whole_zip(tmp_path, other):
+def test_zips_with_clips_of_one_path_are_rejected(tmp_path, other):
     names = [f"Actor_01/{RAVDESS[0]}", other if "/" in other or "\\" in other else f"Actor_01/{other}"]
-    with warnings.catch_warnings(action="ignore"):  # zipfile notices the plain case when it writes
+    with warnings.catch_warnings(action="ignore"):  # zipfile warns about the plain case when it writes
         path = write_zip(tmp_path / "in" / "double.zip", names)
-    refuses(path, tmp_path / "out" / "double", "has the same path as|is inside another clip")
+    rejects(path, tmp_path / "out" / "double", "has the same path as|is inside another clip")
 
 
-def test_two_spellings_of_one_accent_are_one_folder(tmp_path):
+def test_unicode_forms_of_one_name_are_one_folder(tmp_path):
     names = [f"{unicodedata.normalize(form, 'Café')}/{RAVDESS[0]}" for form in ("NFC", "NFD")]
     path = write_zip(tmp_path / "in" / "double.zip", names)
-    refuses(path, tmp_path / "out" / "double", "has the same path as")
+    rejects(path, tmp_path / "out" / "double", "has the same path as")
 
 
-def test_a_name_that_goes_on_behind_a_zero_byte_refuses_the_whole_zip(tmp_path):
+def test_zips_with_zero_bytes_in_names_are_rejected(tmp_path):
     path = write_zip(tmp_path / "in" / "evil.zip", [f"{RAVDESS[0]}?.exe"])
     path.write_bytes(path.read_bytes().replace(b"?.exe", b"\0.exe"))
-    refuses(path, tmp_path / "out" / "evil", "has a zero byte in its name")
+    rejects(path, tmp_path / "out" / "evil", "has a zero byte in its name")
 
 
-def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
+def test_control_characters_in_names_are_escaped(tmp_path):
     path = write_zip(tmp_path / "in" / "evil.zip", [(f"../\x1b[2J\n{RAVDESS[0]}", b"x")])
     with pytest.raises(InputError) as stop:
         unpack(path, tmp_path / "out")
     assert str(stop.value).isprintable()
 
 
-def test_encrypted_clips_are_named(tmp_path):
+def test_encrypted_clips_are_rejected(tmp_path):
     path = write_zip(tmp_path / "in" / "secret.zip", [RAVDESS[0]])
     content = bytearray(path.read_bytes())
     for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.rindex(header) + flags] |= 1
     path.write_bytes(content)
-    refuses(path, tmp_path / "out" / "secret", f"{RAVDESS[0]}' is encrypted")
+    rejects(path, tmp_path / "out" / "secret", f"{RAVDESS[0]}' is encrypted")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_bomb_of_a_method_that_comes_out_in_one_piece_is_refused_before_it_does(tmp_path, method):
+def test_zip_bombs_of_other_compression_methods_are_rejected(tmp_path, method):
     path = write_zip(tmp_path / "in" / "bomb.zip", [(info(RAVDESS[0], compress_type=method), bytes(10**6))])
-    refuses(path, tmp_path / "out" / "bomb", f"{RAVDESS[0]}' is neither stored nor deflated")
+    rejects(path, tmp_path / "out" / "bomb", f"{RAVDESS[0]}' is neither stored nor deflated")
 
 
-def test_a_bomb_is_refused_by_what_its_clips_declare(tmp_path):
+def test_a_zip_bomb_is_rejected_by_its_declared_sizes(tmp_path):
     zeros = info(RAVDESS[0], compress_type=zipfile.ZIP_DEFLATED)
     path = write_zip(tmp_path / "in" / "bomb.zip", [(zeros, bytes(10**6)), RAVDESS[1]])
-    refuses(
+    rejects(
         path, tmp_path / "out" / "bomb", rf"would grow to 1,001,644, of which 1,000,000 are '{RAVDESS[0]}'"
     )
 
 
-def test_a_bomb_of_overlapping_members_is_refused_although_each_is_small(tmp_path):
+def test_a_zip_bomb_of_small_overlapping_members_is_rejected(tmp_path):
     names = [f"{take:03}/{RAVDESS[0]}" for take in range(200)]
     path = write_zip(tmp_path / "in" / "bomb.zip", [(name, bytes(60_000)) for name in names])
     content = path.read_bytes()
@@ -344,30 +345,30 @@ def test_a_bomb_of_overlapping_members_is_refused_although_each_is_small(tmp_pat
         directory = content[archive.start_dir :]
         first = archive.infolist()[0]
         end_of_first = archive.infolist()[1].header_offset
-    # Every entry of the directory points to the first member; the zip keeps the bytes of that one alone.
+    # Every entry of the directory points to the first member, the only one whose bytes the zip contains.
     for member in archive.infolist():
         entry = directory.index(member.filename.encode()) - 46
         directory = directory[: entry + 42] + struct.pack("<L", first.header_offset) + directory[entry + 46 :]
     end = directory.rindex(b"PK\x05\x06")
     directory = directory[: end + 16] + struct.pack("<L", end_of_first) + directory[end + 20 :]
     path.write_bytes(content[:end_of_first] + directory)
-    refuses(path, tmp_path / "out" / "bomb", "would grow to 12,000,000, of which 60,000 are")
+    rejects(path, tmp_path / "out" / "bomb", "would grow to 12,000,000, of which 60,000 are")
 
 
-def test_more_than_any_corpus_has_is_refused_however_large_the_zip(tmp_path):
+def test_the_unpacked_size_is_limited_for_zips_of_any_size(tmp_path):
     path = tmp_path / "in" / "bomb.zip"
     path.parent.mkdir()
     with path.open("wb") as file:
-        file.truncate(200_000_000)  # a hole that takes no space, in front of the zip
+        file.truncate(200_000_000)  # a sparse region before the zip, which takes no disk space
     with zipfile.ZipFile(path, "a") as archive:
         for take in range(4):
             archive.writestr(f"{take}/{RAVDESS[0]}", b"x")
-            archive.infolist()[-1].file_size = 3 * 10**9  # in the directory alone
-    refuses(path, tmp_path / "out" / "bomb", "would grow to 12,000,000,000, of which 3,000,000,000 are")
+            archive.infolist()[-1].file_size = 3 * 10**9  # in the central directory only
+    rejects(path, tmp_path / "out" / "bomb", "would grow to 12,000,000,000, of which 3,000,000,000 are")
 
 
 @pytest.mark.parametrize("declared", [-50, 50])
-def test_members_that_declare_another_size_are_refused(tmp_path, declared):
+def test_members_with_false_sizes_are_rejected(tmp_path, declared):
     name = RAVDESS[0]
     path = write_zip(
         tmp_path / "in" / "liar.zip", [(info(name, compress_type=zipfile.ZIP_DEFLATED), wav_bytes(name))]
@@ -375,21 +376,21 @@ def test_members_that_declare_another_size_are_refused(tmp_path, declared):
     size = len(wav_bytes(name))
     content = path.read_bytes()
     path.write_bytes(content.replace(struct.pack("<L", size), struct.pack("<L", size + declared)))
-    refuses(
+    rejects(
         path,
         tmp_path / "out" / "liar",
         f"{name}' cannot be unpacked .*(CRC|{size + declared:,} bytes declared)",
     )
 
 
-def test_digital_silence_among_other_clips_is_no_bomb(tmp_path):
+def test_digital_silence_is_no_zip_bomb(tmp_path):
     silence = info(RAVDESS[0], compress_type=zipfile.ZIP_DEFLATED)
     path = write_zip(tmp_path / "a.zip", [(silence, bytes(100_000)), RAVDESS[1]])
     unpack(path, tmp_path / "out" / "a")
     assert (tmp_path / "out" / "a" / RAVDESS[0]).stat().st_size == 100_000
 
 
-def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
+def test_damaged_zips_are_rejected_and_leave_no_files(tmp_path, places):
     whole = write_zip(tmp_path / "whole.zip", RAVDESS).read_bytes()
     truncated = tmp_path / "truncated.zip"
     truncated.write_bytes(whole[: len(whole) // 2])
@@ -406,14 +407,15 @@ def test_damaged_zips_are_named_and_leave_nothing(tmp_path, places):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.body`; `server.faults` says how, one fault per request, then no more. A fault may be a
-    function, which is called before the answer."""
+    """Serve `server.body`, with one fault of `server.faults` per request.
+
+    A fault may be a function, which is called before the response."""
 
     def do_GET(self):
         body, faults = self.server.body, self.server.faults
         fault = faults.pop(0) if faults else ""
-        asked = self.headers.get("Range")
-        self.server.requests.append((self.path, asked))
+        requested = self.headers.get("Range")
+        self.server.requests.append((self.path, requested))
         if callable(fault):
             fault()
         if fault in ("500", "404", "416", "429"):
@@ -423,7 +425,9 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         start = (
-            int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "ignore range" else 0
+            int(requested.removeprefix("bytes=").removesuffix("-"))
+            if requested and fault != "ignore range"
+            else 0
         )
         self.send_response(206 if start else 200)
         if fault not in ("no length", "endless"):
@@ -457,7 +461,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def online(server, places):
-    """Arguments for `find_corpora` under which that server publishes RAVDESS."""
+    """Arguments for `find_corpora` with RAVDESS on that server."""
     archive = Archive(
         url=f"http://127.0.0.1:{server.server_port}/speech.zip?download=1",
         filename="speech.zip",
@@ -476,8 +480,8 @@ def test_download_is_unpacked_once_and_its_zip_removed(server, online):
     assert not list(data.glob("speech.zip*"))
 
 
-def test_on_kaggle_nothing_is_unpacked_or_downloaded_where_it_would_be_published(online):
-    """Whoever shares a notebook there shares what lies below /kaggle/working."""
+def test_on_kaggle_files_are_written_where_they_are_not_published(online):
+    """A published notebook includes everything below /kaggle/working."""
     kaggle = online["kaggle"]
     root = kaggle / "working" / "speech-emotion-kit"
     given = write_zip(root / "tess.zip", TESS)
@@ -491,7 +495,7 @@ def test_on_kaggle_nothing_is_unpacked_or_downloaded_where_it_would_be_published
 
 
 @pytest.mark.parametrize("faults", [["500"], ["429"], ["cut"], ["cut", "500", "cut", "cut", "cut"]])
-def test_passing_faults_are_outlived(server, online, faults):
+def test_temporary_faults_are_retried(server, online, faults):
     server.faults = list(faults)
     assert len(find_corpora(["ravdess"], **online)["ravdess"]) == 2
     assert len(server.requests) == len(faults) + 1
@@ -501,15 +505,18 @@ def test_passing_faults_are_outlived(server, online, faults):
 def test_partial_download_is_resumed(server, online, fault):
     archive, data = online["archives"]["ravdess"], online["project_root"] / "data"
     data.mkdir()
-    # With a server that does not resume, what is here must not count, so let it be rubbish.
+    # If the server does not resume, the partial file must be discarded, so it has wrong bytes.
     (data / "speech.zip.partial").write_bytes(b"?" * 1000 if fault else server.body[:1000])
     server.faults = [fault]
-    download(archive, data / "speech.zip.partial", NO_WAITS)
+    download_archive(archive, data / "speech.zip.partial", NO_WAITS)
     assert (data / "speech.zip.partial").read_bytes() == server.body
-    assert [asked for _, asked in server.requests] == ["bytes=1000-", *([None] if fault == "416" else [])]
+    assert [requested for _, requested in server.requests] == [
+        "bytes=1000-",
+        *([None] if fault == "416" else []),
+    ]
 
 
-def test_cut_connection_is_resumed_where_it_was_cut(server, online):
+def test_an_interrupted_download_is_resumed(server, online):
     server.faults = ["cut"]
     find_corpora(["ravdess"], **online)
     (_, first), (_, second) = server.requests
@@ -529,23 +536,23 @@ def test_wrong_bytes_are_deleted(server, online):
 
 
 @pytest.mark.parametrize("fault", ["no length", "odd length"])
-def test_a_server_that_does_not_say_how_long_the_body_is_is_believed_by_the_checksum(server, online, fault):
+def test_a_body_without_declared_length_is_accepted_by_its_checksum(server, online, fault):
     server.faults = [fault]
     assert len(find_corpora(["ravdess"], **online)["ravdess"]) == 2
 
 
-def test_a_body_without_an_end_is_left_after_as_many_bytes_as_the_archive_has(server, online):
+def test_an_endless_body_is_stopped_at_the_size_of_the_archive(server, online):
     server.faults = ["endless"]
     with pytest.raises(InputError, match=r"expected \d+ bytes, the server sends more"):
         find_corpora(["ravdess"], **online)
     assert all_files(online["project_root"]) == []
 
 
-def test_server_that_refuses_or_is_not_there_is_one_of_the_places_searched(server, online):
+def test_a_server_that_refuses_or_is_unreachable_is_reported(server, online):
     server.faults = ["404"]
     with pytest.raises(InputError, match=r"(?s)speech\.zip.*404.*--demo"):
         find_corpora(["ravdess"], **online)
-    assert len(server.requests) == 1, "what is not there is not asked for again"
+    assert len(server.requests) == 1, "a missing file is not requested again"
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/speech.zip"
@@ -554,7 +561,7 @@ def test_server_that_refuses_or_is_not_there_is_one_of_the_places_searched(serve
             find_corpora(["ravdess"], **online)
 
 
-def test_too_little_space_is_said_before_anything_is_asked(server, online):
+def test_missing_disk_space_is_reported_before_the_first_request(server, online):
     archive = online["archives"]["ravdess"]
     online["archives"] = {"ravdess": Archive(archive.url, archive.filename, 10**18, archive.checksum)}
     with pytest.raises(InputError, match=r"MB are needed there and \d+ MB are free"):
@@ -562,14 +569,14 @@ def test_too_little_space_is_said_before_anything_is_asked(server, online):
     assert server.requests == []
 
 
-def test_several_processes_at_once_download_and_unpack_once(server, online):
+def test_concurrent_calls_download_and_unpack_once(server, online):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: find_corpora(["ravdess"], **online), range(4)))
     assert all(len(result["ravdess"]) == 2 for result in results)
     assert len(server.requests) == 1
 
 
-def test_mirror_of_the_hub(server, online, monkeypatch):
+def test_the_mirror_of_the_hub_is_used(server, online, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/mirror/")
     archive = online["archives"]["ravdess"]
     url = "https://huggingface.co/datasets/someone/corpus/resolve/main/speech.zip"

@@ -1,5 +1,7 @@
-"""The exploration page: complete, correct, reproducible. Measures and tests agree with independent
-computations, find the effects that the demo voices contain, and find none in shuffled labels.
+"""The exploration page is complete, correct and reproducible.
+
+Measures and tests agree with independent computations, find the effects that the demo voices contain, and
+find none in shuffled labels.
 
 Run: python -m pytest tests/test_explore.py
 """

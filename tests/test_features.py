@@ -1,4 +1,4 @@
-"""Functionals: names, hard clips, what must not matter (gain, silence around), what must, and the cache.
+"""Functionals: names, difficult clips, invariance (gain, silence), known values, and the cache.
 
 Run: python -m pytest tests/test_features.py
 """
@@ -13,22 +13,29 @@ from conftest import PROJECT
 from datasets import Dataset, Features, List, Value
 from scipy.signal import lfilter
 
-from utils.features import functionals as features
-from utils.features.extraction import FEATURE_SETS, extract, extract_table, feature_groups, feature_names
+from utils.features import extraction, other_sets
+from utils.features.extraction import (
+    FEATURE_SETS,
+    extract,
+    extract_table,
+    feature_groups,
+    feature_names,
+    normalize_speakers,
+)
 from utils.runtime import InputError
 
 RATE = 16_000
 REFERENCE_SETS = {"compare": 6373, "egemaps": 88}
-OWN_SETS = tuple(name for name in FEATURE_SETS if name not in REFERENCE_SETS)
+KIT_SETS = tuple(name for name in FEATURE_SETS if name not in REFERENCE_SETS)
 
 
 def voice(hertz=120.0, seconds=1.0, peak=0.3, seed=0, glide=0.0):
-    """A buzz with a falling spectrum, its pitch gliding by `glide` octaves, over a little noise."""
+    """A harmonic tone with a pitch glide of `glide` octaves, and a small amount of noise."""
     generator = np.random.default_rng(seed)
     times = np.arange(round(seconds * RATE)) / RATE
     phase = 2 * np.pi * np.cumsum(hertz * 2 ** (glide * (times / seconds - 0.5))) / RATE
-    buzz = sum(np.sin(k * phase) / k for k in range(1, int(3000 / hertz) + 1))
-    waveform = buzz / np.abs(buzz).max() + 0.003 * generator.standard_normal(len(times))
+    harmonics = sum(np.sin(k * phase) / k for k in range(1, int(3000 / hertz) + 1))
+    waveform = harmonics / np.abs(harmonics).max() + 0.003 * generator.standard_normal(len(times))
     return (peak * (waveform - waveform.mean())).astype(np.float32)
 
 
@@ -47,7 +54,7 @@ def semitones(hertz):
 
 CLICK = np.zeros(RATE, np.float32)
 CLICK[5000] = 0.5
-HARD = {
+DIFFICULT = {
     "noise": noise(),
     "tone": np.sin(0.3 * np.arange(RATE), dtype=np.float32),
     "tone-too-high-for-a-voice": np.sin(2.5 * np.arange(RATE), dtype=np.float32),
@@ -66,10 +73,10 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("feature_set", OWN_SETS)
-@pytest.mark.parametrize("case", HARD)
-def test_every_clip_gives_finite_numbers_one_per_name(case, feature_set):
-    row = extract(HARD[case], feature_set)
+@pytest.mark.parametrize("feature_set", KIT_SETS)
+@pytest.mark.parametrize("case", DIFFICULT)
+def test_features_of_difficult_clips_are_finite(case, feature_set):
+    row = extract(DIFFICULT[case], feature_set)
     assert row.dtype == np.float32
     assert row.shape == (len(feature_names(feature_set)),)
     assert np.isfinite(row).all()
@@ -77,7 +84,7 @@ def test_every_clip_gives_finite_numbers_one_per_name(case, feature_set):
 
 
 def test_names_are_distinct_stable_and_grouped():
-    for feature_set in OWN_SETS:
+    for feature_set in KIT_SETS:
         names = feature_names(feature_set)
         assert len(set(names)) == len(names)
         assert list(feature_groups(feature_set)) == list(names)
@@ -88,31 +95,31 @@ def test_names_are_distinct_stable_and_grouped():
 
 
 @pytest.mark.parametrize("call", [lambda name: extract(voice(), name), feature_names, feature_groups])
-def test_an_unknown_set_is_refused(call):
+def test_an_unknown_set_is_rejected(call):
     with pytest.raises(ValueError, match="'mfccs' is none of full, mfcc, compare, egemaps"):
         call("mfccs")
 
 
-def test_the_mfcc_set_is_what_notebooks_use():
+def test_the_mfcc_set_equals_that_of_librosa():
     expected = librosa.feature.mfcc(y=voice(), sr=RATE, n_mfcc=40).mean(axis=1)
     assert np.abs(extract(voice(), "mfcc") - expected).max() < 1e-4
 
 
-def amid_silence(clip, before, after):
+def with_silence(clip, before, after):
     return np.concatenate([np.zeros(before, np.float32), clip, np.zeros(after, np.float32)])
 
 
 @pytest.mark.parametrize("clip", [voice(), noise(), voice(300, glide=0.5)], ids=["low", "noise", "glide"])
-def test_neither_gain_nor_offset_nor_silence_around_changes_the_full_set(clip):
-    clip = amid_silence(clip, 1000, 1000)
+def test_the_full_set_is_invariant_to_gain_offset_and_surrounding_silence(clip):
+    clip = with_silence(clip, 1000, 1000)
     expected = extract(clip)
     assert np.array_equal(extract(clip / 64), expected)
-    for other in (clip * np.float32(0.013), clip + np.float32(0.1), amid_silence(clip, 7000, 9000)):
+    for other in (clip * np.float32(0.013), clip + np.float32(0.1), with_silence(clip, 7000, 9000)):
         np.testing.assert_allclose(extract(other), expected, rtol=1e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("hertz", [85, 120, 220, 330, 500])
-def test_the_pitch_of_a_buzz_is_found(hertz):
+def test_the_pitch_of_a_harmonic_tone_is_correct(hertz):
     row = named(voice(hertz))
     assert row["timing.voiced_share"] > 0.95
     for kind in ("mean", "p5", "p50", "p95"):
@@ -122,14 +129,14 @@ def test_the_pitch_of_a_buzz_is_found(hertz):
 
 
 @pytest.mark.parametrize("octaves", [1, -1])
-def test_a_glide_has_the_slope_and_range_that_it_was_given(octaves):
+def test_slope_and_range_of_a_pitch_glide_are_correct(octaves):
     row = named(voice(200, glide=octaves))
     assert row["pitch.f0.voiced.mean"] == pytest.approx(semitones(200), abs=0.2)
     assert row["pitch.f0.voiced.range"] == pytest.approx(0.9 * 12, rel=0.05)  # 5th to 95th percentile
     assert row["pitch.f0.voiced.slope"] == pytest.approx(6 * octaves, rel=0.05)  # per half clip
 
 
-def test_defaults_where_nothing_is_voiced():
+def test_defaults_of_unvoiced_clips():
     row = named(noise())
     assert row["timing.voiced_share"] == 0
     assert row["pitch.f0.all.mean"] == 0 and row["pitch.f0.all.std"] == 0
@@ -137,7 +144,7 @@ def test_defaults_where_nothing_is_voiced():
     assert all(value == 0 for name, value in row.items() if name.startswith(("timing.stretch", "timing.gap")))
 
 
-def test_voice_gap_voice_is_timed():
+def test_durations_of_voiced_segments_and_gaps_are_correct():
     clip = np.concatenate([voice(seconds=0.5), noise(seconds=0.3, peak=0.001), voice(seconds=0.7)])
     row = named(clip)
     assert row["timing.duration"] == pytest.approx(1.5, abs=0.06)
@@ -146,7 +153,7 @@ def test_voice_gap_voice_is_timed():
     assert row["timing.voiced_rate"] == pytest.approx(2 / 1.5, rel=0.05)
 
 
-def test_formants_of_a_filtered_buzz_are_found():
+def test_formants_of_a_filtered_tone_are_correct():
     clip = voice(100)
     for hertz in (700, 1200, 2600):
         radius = np.exp(-np.pi * 80 / RATE)
@@ -172,8 +179,8 @@ def as_dataset(clips):
 DIGESTS = [f"{k}" * 64 for k in range(5)]
 
 
-def test_a_table_in_other_processes_is_what_extract_gives_here(clips, tmp_path):
-    for feature_set in OWN_SETS:
+def test_extract_table_in_other_processes_equals_extract(clips, tmp_path):
+    for feature_set in KIT_SETS:
         table = extract_table(as_dataset(clips), DIGESTS, tmp_path / "new" / "cache", feature_set)
         assert table.dtype == np.float32 and table.shape == (5, len(feature_names(feature_set)))
         assert not table[2].any()
@@ -181,13 +188,13 @@ def test_a_table_in_other_processes_is_what_extract_gives_here(clips, tmp_path):
             if len(clip):
                 np.testing.assert_allclose(row, extract(clip, feature_set), rtol=1e-4, atol=1e-4)
     names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "new" / "cache").iterdir())
-    assert names == sorted(f"features-{name}" for name in OWN_SETS)  # nothing half-written is left
+    assert names == sorted(f"features-{name}" for name in KIT_SETS)  # no partial file is left
 
 
 def test_the_reference_sets_have_their_published_sizes():
-    """In a process of its own, as in use: openSMILE crashes in one that has loaded TensorFlow."""
+    """In a separate process, because openSMILE crashes in one that has loaded TensorFlow."""
     check = (
-        "import numpy as np; from utils.features.functionals import extract, feature_groups, feature_names\n"
+        "import numpy as np; from utils.features.extraction import extract, feature_groups, feature_names\n"
         "noise = np.random.default_rng(0).normal(size=20_000).astype(np.float32) * 0.1\n"
         f"for name in {list(REFERENCE_SETS)}:\n"
         "    rows = [extract(clip, name) for clip in (noise, noise[:4_000], np.zeros_like(noise))]\n"
@@ -199,29 +206,29 @@ def test_the_reference_sets_have_their_published_sizes():
     assert done.stdout.split() == sizes, done.stderr
 
 
-def test_without_opensmile_its_sets_are_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "opensmile", None)  # as if it were not installed
-    features._open_smile.cache_clear()
+def test_without_opensmile_its_sets_are_rejected_with_a_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opensmile", None)  # simulates that it is not installed
+    other_sets._open_smile.cache_clear()
     with pytest.raises(InputError, match=r"--features egemaps: needs openSMILE.*pip install opensmile"):
         extract(voice(), "egemaps")
     assert np.isfinite(extract(voice(), "mfcc")).all()
 
 
-def test_normalised_speakers_cannot_be_told_apart_by_level_or_spread():
+def test_normalised_speakers_have_equal_mean_and_standard_deviation():
     generator = np.random.default_rng(0)
     speakers = np.array(["b", "a"] * 30)
     values = generator.normal(size=(60, 5)) * np.where(speakers == "a", 3, 1)[:, None] + 7
-    values[:, 4] = 1.0  # a constant stays finite
-    normalized = features.normalize_speakers(values.astype(np.float32), speakers)
+    values[:, 4] = 1.0  # a constant feature must stay finite
+    normalized = normalize_speakers(values.astype(np.float32), speakers)
     for speaker in "ab":
-        own = normalized[speakers == speaker]
-        np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-4)
-        np.testing.assert_allclose(own.std(axis=0), [1, 1, 1, 1, 0], atol=1e-4)
+        rows = normalized[speakers == speaker]
+        np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-4)
+        np.testing.assert_allclose(rows.std(axis=0), [1, 1, 1, 1, 0], atol=1e-4)
         order = values[speakers == speaker, 0].argsort()
-        assert (np.diff(own[order, 0]) >= 0).all()  # and the order of a speaker's clips is kept
+        assert (np.diff(rows[order, 0]) >= 0).all()  # the order of the clips of a speaker is kept
 
 
-def test_more_clips_than_a_worker_takes_at_once_stay_in_order(tmp_path):
+def test_clips_of_several_chunks_stay_in_order(tmp_path):
     clips = [voice(100 + 5 * k, seconds=0.25) for k in range(40)]
     table = extract_table(as_dataset(clips), [str(k) for k in range(40)], tmp_path)
     assert table.shape == (40, len(feature_names()))
@@ -229,13 +236,13 @@ def test_more_clips_than_a_worker_takes_at_once_stay_in_order(tmp_path):
     np.testing.assert_allclose(pitches, semitones(100 + 5 * np.arange(40)), atol=0.2)
 
 
-def test_the_second_call_reads_the_cache_and_goes_by_digests_set_and_version(clips, tmp_path, monkeypatch):
+def test_the_cache_depends_on_digests_set_and_version(clips, tmp_path, monkeypatch):
     first = extract_table(as_dataset(clips), DIGESTS, tmp_path)
     others = as_dataset([np.zeros(0, np.float32)] * 5)
     assert np.array_equal(extract_table(others, DIGESTS, tmp_path), first)
     assert not extract_table(others, DIGESTS[::-1], tmp_path).any()
     assert not extract_table(others, DIGESTS, tmp_path, "mfcc").any()
-    monkeypatch.setattr(features, "_CACHE_VERSION", 0)
+    monkeypatch.setattr(extraction, "_CACHE_VERSION", 0)
     assert not extract_table(others, DIGESTS, tmp_path).any()
 
 

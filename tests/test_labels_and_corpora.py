@@ -1,4 +1,4 @@
-"""What file names say: every corpus as it is published, and every odd name that real copies have.
+"""Labels in file names: complete published corpora, and the unusual names of real copies.
 
 Run: python -m pytest tests/test_labels_and_corpora.py
 """
@@ -16,7 +16,7 @@ WORDS = ["bite", *map("".join, product("bcdfghjklm", "aeiou", "lmnr"))][:200]
 
 
 def ravdess_names(channel="01", actors=range(1, 25), num_emotions=8, repetitions=2) -> list[str]:
-    """The names of a whole corpus in RAVDESS naming: there is no strong neutral."""
+    """All names of a corpus that is named as RAVDESS; neutral has no strong intensity."""
     return [
         f"03-{channel}-{emotion:02d}-{intensity:02d}-{sentence:02d}-{repetition:02d}-{actor:02d}"
         for actor, emotion, intensity, sentence, repetition in product(
@@ -27,7 +27,7 @@ def ravdess_names(channel="01", actors=range(1, 25), num_emotions=8, repetitions
 
 
 def tess_names() -> list[str]:
-    """The names of a whole TESS, the misspelt one among them."""
+    """All names of TESS, including the misspelt one."""
     emotions = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
     names = [
         f"{speaker}_{word}_{emotion}" for speaker in ("OAF", "YAF") for word in WORDS for emotion in emotions
@@ -42,7 +42,7 @@ WHOLE_CORPORA = {
     "demo": ravdess_names("03", range(1, 17), repetitions=1),
 }
 
-PUBLISHED = {  # clips, speakers, and clips that are neutral
+PUBLISHED = {  # numbers of clips, speakers, and neutral clips
     "ravdess": (1440, 24, 96),
     "ravdess_song": (1012, 23, 92),
     "tess": (2800, 2, 400),
@@ -51,7 +51,7 @@ PUBLISHED = {  # clips, speakers, and clips that are neutral
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_every_name_of_a_whole_corpus_is_understood(name):
+def test_all_names_of_a_corpus_are_parsed(name):
     corpus = CORPORA[name]
     clips = [parse_clip(f"{stem}.wav") for stem in WHOLE_CORPORA[name]]
     assert {clip.corpus for clip in clips} == {name}
@@ -65,7 +65,7 @@ def test_every_name_of_a_whole_corpus_is_understood(name):
     assert not [clip for clip in clips if (clip.emotion, clip.intensity) == ("neutral", "strong")]
 
 
-def test_actor_18_did_not_sing():
+def test_ravdess_song_has_no_actor_18():
     assert "ravdess-18" not in {parse_clip(f"{stem}.wav").speaker for stem in WHOLE_CORPORA["ravdess_song"]}
 
 
@@ -91,15 +91,15 @@ def test_actor_18_did_not_sing():
     ],
 )
 @pytest.mark.parametrize("folder", ["", "OAF_Pleasant_surprise/", "/kaggle/input/tess/TESS data/Actor_07/"])
-def test_a_name_says_who_speaks_and_how_in_whatever_folder(folder, path, expected):
+def test_labels_are_parsed_from_the_name_in_any_folder(folder, path, expected):
     clip = parse_clip(folder + path)
     assert clip.clip == path.rpartition(".")[0]
-    said = (clip.corpus, clip.speaker, clip.gender, clip.emotion, clip.intensity, clip.text)
-    assert " ".join(said) == expected
+    labels = (clip.corpus, clip.speaker, clip.gender, clip.emotion, clip.intensity, clip.text)
+    assert " ".join(labels) == expected
 
 
 @pytest.mark.parametrize("actor", range(1, 25))
-def test_odd_actors_are_men_and_speech_and_song_of_one_actor_are_one_speaker(actor):
+def test_odd_actors_are_male_and_speech_and_song_share_speakers(actor):
     speech, song = (parse_clip(f"03-{channel}-03-01-01-01-{actor:02d}.wav") for channel in ("01", "02"))
     assert speech.speaker == song.speaker == f"ravdess-{actor:02d}"
     assert speech.gender == song.gender == ("male" if actor % 2 else "female")
@@ -114,11 +114,11 @@ def test_odd_actors_are_men_and_speech_and_song_of_one_actor_are_one_speaker(act
         "03-01-09-01-01-01-01.wav",  # no such emotion
         "03-01-00-01-01-01-01.wav",
         "03-04-01-01-01-01-01.wav",  # no such channel
-        "01-01-01-01-01-01-01.wav",  # the sound of the video
+        "01-01-01-01-01-01-01.wav",  # modality 01: audio of the video
         "03-01-01-03-01-01-01.wav",  # no such intensity
         "03-01-01-01-01-01-01 (1).wav",
-        "03-01-01-01-01-01-1٣.wav",  # a digit, but none of ours
-        "OAF_bac\u212a_fear.wav",  # the sign of Kelvin
+        "03-01-01-01-01-01-1٣.wav",  # a non-ASCII digit
+        "OAF_bac\u212a_fear.wav",  # the Kelvin sign
         "YAF_dog_\u017fad.wav",  # a long s
         "03-01-01-01-01-01.wav",
         "03-01-01-01-01-01-01.mp4",
@@ -135,7 +135,7 @@ def test_odd_actors_are_men_and_speech_and_song_of_one_actor_are_one_speaker(act
         "03a01Wa.wav",  # EMO-DB
     ],
 )
-def test_what_is_no_clip_is_left_out(path):
+def test_other_files_are_no_clips(path):
     assert parse_clip(path) is None
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_clip_is_left_out(path):
     ("names", "num_emotions"),
     [(["ravdess"], 8), (["tess"], 7), (["ravdess_song"], 6), (["ravdess", "tess"], 7), (["demo"], 8)],
 )
-def test_default_emotions_are_those_that_all_corpora_have(names, num_emotions):
+def test_default_emotions_are_those_of_all_corpora(names, num_emotions):
     emotions = choose_emotions({name: CORPORA[name].emotions for name in names})
     assert len(emotions) == num_emotions
     assert all(set(emotions) <= set(CORPORA[name].emotions) for name in names)
@@ -151,11 +151,11 @@ def test_default_emotions_are_those_that_all_corpora_have(names, num_emotions):
     assert ("calm" in emotions) == ("tess" not in names)
 
 
-def test_chosen_emotions_come_in_one_order_and_once():
+def test_requested_emotions_are_sorted_and_unique():
     available = {"tess": CORPORA["tess"].emotions}
     assert choose_emotions(available, ["sad", "neutral", "angry", "sad"]) == ("neutral", "sad", "angry")
     both = {name: CORPORA[name].emotions for name in ("ravdess", "tess")}
-    assert choose_emotions(both, ["calm", "angry"]) == ("calm", "angry")  # one corpus that has it is enough
+    assert choose_emotions(both, ["calm", "angry"]) == ("calm", "angry")  # in at least one corpus
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,6 @@ def test_chosen_emotions_come_in_one_order_and_once():
         (["happy", "happy"], "at least two emotions"),
     ],
 )
-def test_a_choice_that_cannot_be_is_refused_with_advice(requested, message):
+def test_invalid_emotions_are_rejected_with_a_suggestion(requested, message):
     with pytest.raises(InputError, match=rf"^--emotions: .*{message}"):
         choose_emotions({"tess": CORPORA["tess"].emotions}, requested)

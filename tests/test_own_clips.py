@@ -1,4 +1,4 @@
-"""Somebody's own labelled clips train a model or test one, and nobody is heard on both sides.
+"""Custom corpora: recordings of the user for training or evaluation, with no speaker on both sides.
 
 Run: python -m pytest tests/test_own_clips.py
 """
@@ -29,12 +29,12 @@ def voices(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture
-def own(tmp_path, voices) -> Path:
-    """Six voices with a CSV file, as a user writes it."""
-    return write_own(tmp_path / "My clips", voices)
+def corpus_folder(tmp_path, voices) -> Path:
+    """Recordings of six speakers with a CSV file."""
+    return write_recordings(tmp_path / "My clips", voices)
 
 
-def write_own(folder: Path, files: list[Path], columns=("file", "Emotion", "speaker")) -> Path:
+def write_recordings(folder: Path, files: list[Path], columns=("file", "Emotion", "speaker")) -> Path:
     folder.mkdir()
     with (folder / "labels.csv").open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
@@ -58,18 +58,18 @@ def call(*command, expect: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_csv_says_who_speaks_and_how(own, voices):
-    files, clips = find_custom_corpora("--train_on", [own])
-    assert files.keys() == {"own-my-clips"} and len(clips) == len(voices) == 180
-    corpus = CORPORA["own-my-clips"]
+def test_the_csv_file_gives_speakers_and_emotions(corpus_folder, voices):
+    files, clips = find_custom_corpora("--train_on", [corpus_folder])
+    assert files.keys() == {"custom-my-clips"} and len(clips) == len(voices) == 180
+    corpus = CORPORA["custom-my-clips"]
     assert corpus.num_speakers == 6 and len(corpus.emotions) == 8
     assert {clip.emotion for path, clip in clips.items() if "-06-" in f"-{path.stem}"} == {"fearful"}
 
 
-def test_speakers_are_kept_apart(own, tmp_path):
-    files, clips = find_custom_corpora("--train_on", [own])
+def test_splits_are_speaker_independent(corpus_folder, tmp_path):
+    files, clips = find_custom_corpora("--train_on", [corpus_folder])
     table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
-    emotions = CORPORA["own-my-clips"].emotions
+    emotions = CORPORA["custom-my-clips"].emotions
     for protocol, num_folds in (("holdout", 1), ("folds", 5), ("loso", 6)):
         folds, _, _ = split_models(table, protocol, emotions)
         assert len(folds) == num_folds
@@ -80,7 +80,7 @@ def test_speakers_are_kept_apart(own, tmp_path):
             assert not voices["validation"] & voices["train"]
 
 
-def test_a_folder_per_emotion_is_one_unknown_voice_and_never_tested(tmp_path, voices):
+def test_a_folder_per_emotion_is_one_unknown_speaker_and_never_tested(tmp_path, voices):
     for path in voices:
         target = tmp_path / "clips" / parse_clip(path).emotion / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,79 +89,80 @@ def test_a_folder_per_emotion_is_one_unknown_voice_and_never_tested(tmp_path, vo
     files, clips = find_custom_corpora("--train_on", [tmp_path / "clips"])
     table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
     with pytest.raises(InputError, match="no clip is left for the test split"):
-        split_models(table, "holdout", CORPORA["own-clips"].emotions)
+        split_models(table, "holdout", CORPORA["custom-clips"].emotions)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda text: text.replace("ANGRY", "bored"), "unknown emotion 'bored'; known: neutral calm"),
         (lambda text: text.replace("Emotion", "mood"), "has no column 'emotion', only file, mood, speaker"),
         (lambda text: text.replace("demo-01/", "demo-99/"), "line 2: there is no file 'demo-99/"),
         (lambda text: text.replace("demo-01/", "../x/"), "line 2: there is no file '../x/"),
         (lambda text: text + text.splitlines()[1], "is listed twice"),
-        (lambda text: text.replace(",demo-01", ","), "line 2: has no speaker, where others have one"),
+        (lambda text: text.replace(",demo-01", ","), "line 2: has no speaker, while other rows have one"),
         (lambda text: text.splitlines()[0], "lists no clip"),
         (lambda text: "", "has no column 'file', only nothing"),
     ],
 )
-def test_what_is_wrong_with_the_labels_is_one_line(change, words, own):
-    labels = own / "labels.csv"
+def test_invalid_labels_are_a_one_line_error(change, message, corpus_folder):
+    labels = corpus_folder / "labels.csv"
     labels.write_text(change(labels.read_text(encoding="utf-8-sig")), encoding="utf-8")
     with pytest.raises(InputError) as raised:
-        find_custom_corpora("--train_on", [own])
-    assert words in str(raised.value) and "\n" not in str(raised.value)
+        find_custom_corpora("--train_on", [corpus_folder])
+    assert message in str(raised.value) and "\n" not in str(raised.value)
     assert str(raised.value).startswith("--train_on")
 
 
-def test_folders_that_hold_no_labels_are_refused(own, tmp_path, voices):
+def test_folders_without_labels_are_rejected(corpus_folder, tmp_path, voices):
     (tmp_path / "empty").mkdir()
     shutil.copyfile(voices[0], tmp_path / "lonely.wav")
     (tmp_path / "flat").mkdir()
     shutil.copyfile(voices[0], tmp_path / "flat" / "1.wav")
-    for folder, words in (
+    for folder, message in (
         ("nowhere", "expected a folder that exists"),
         ("lonely.wav", "expected a folder that exists"),
         ("empty", "no clip was found"),
         ("flat", "1.wav has no label"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=message):
             find_custom_corpora("--evaluate_on", [tmp_path / folder])
     with pytest.raises(InputError, match="is among the clips of --train_on"):
-        find_training_corpora([own], [own])
-    (own / "more.csv").write_text("file,emotion\n")
+        find_training_corpora([corpus_folder], [corpus_folder])
+    (corpus_folder / "more.csv").write_text("file,emotion\n")
     with pytest.raises(InputError, match=r"expected one CSV file .* found labels.csv, more.csv"):
-        find_custom_corpora("--train_on", [own])
+        find_custom_corpora("--train_on", [corpus_folder])
 
 
-def test_a_run_trains_on_own_voices_and_is_scored_on_others(tmp_path, voices):
-    mine = write_own(tmp_path / "mine", voices[:120])
-    yours = write_own(tmp_path / "yours", voices[120:150], columns=("file", "emotion"))
+def test_a_run_trains_on_recordings_and_is_scored_on_others(tmp_path, voices):
+    mine = write_recordings(tmp_path / "mine", voices[:120])
+    yours = write_recordings(tmp_path / "yours", voices[120:150], columns=("file", "emotion"))
     options = [f"--output_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
     call(*COMMAND, *options, "--train_on", mine, "--evaluate_on", yours)
     run = tmp_path / "run" / "knn"
     metrics = json.loads((run / "metrics.json").read_text())
-    assert [corpus["name"] for corpus in metrics["corpora"]] == ["demo", "own-mine"]
+    assert [corpus["name"] for corpus in metrics["corpora"]] == ["demo", "custom-mine"]
     tested = set(metrics["split"]["test"]["speakers"])
-    assert "own-mine-demo-01" in tested and not tested & set(metrics["split"]["train"]["speakers"])
-    scores = metrics["out_of_domain"]["own-yours"]["scores"]
+    assert "custom-mine-demo-01" in tested and not tested & set(metrics["split"]["train"]["speakers"])
+    scores = metrics["out_of_domain"]["custom-yours"]["scores"]
     assert scores["clips"] == 30 and scores["uar"] > 1.5 / 8
     card = (run / "README.md").read_text()
-    assert "| own-yours | 30 | 1 |" in card and "own clips 'mine'" in card
-    assert "### Whom it hears" in card and all(words in card for words in metrics["fairness"]["limitations"])
+    assert "| custom-yours | 30 | 1 |" in card and "recordings 'mine'" in card
+    assert "### Results by subgroup" in card
+    assert all(sentence in card for sentence in metrics["subgroups"]["limitations"])
     assert not [blank for blank in ("None", " nan", "{{", "\n\n\n") if blank in card.split("```")[-1]]
-    assert (run / "out_of_domain" / "own-yours.png").stat().st_size > 10_000
+    assert (run / "out_of_domain" / "custom-yours.png").stat().st_size > 10_000
     assert str(tmp_path) not in card
 
-    # The finished run is scored on yet others, and not trained again.
+    # The finished run is scored on further recordings and not trained again.
     weights = (run / "model.skops").read_bytes()
     (yours / "labels.csv").write_text("")
     output = call("-m", "utils.score", run, "--evaluate_on", yours, expect=2)
     assert "has no column 'file'" in output and (run / "README.md").read_text() == card
-    theirs = write_own(tmp_path / "theirs", voices[150:165])
+    theirs = write_recordings(tmp_path / "theirs", voices[150:165])
     output = call(*COMMAND, *options, "--evaluate_on", theirs)
     assert "Nothing to train" in output and (run / "model.skops").read_bytes() == weights
     assert json.loads((run / "metrics.json").read_text())["out_of_domain"].keys() == {
-        "own-yours",
-        "own-theirs",
+        "custom-yours",
+        "custom-theirs",
     }

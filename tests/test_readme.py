@@ -1,4 +1,4 @@
-"""What the README tells people to type is taken by the programs, and its Python runs.
+"""The commands in the README are valid, its Python code runs, and its figures agree with each other.
 
 Run: python -m pytest tests/test_readme.py
 """
@@ -26,7 +26,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[str]:
-    """Return the Python commands of the README, with what shell variables and `!` stand for."""
+    """Return the Python commands of the README, without `!` and with the values of shell variables."""
     found, variables = [], {}
     for _, block in BLOCKS:
         for line in block.replace("\\\n", " ").splitlines():
@@ -49,12 +49,12 @@ def help_of(module: str) -> str:
     return done.stdout
 
 
-def test_there_are_commands_to_check():
+def test_the_readme_has_commands():
     assert len(commands()) > 30
 
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
-def test_each_command_is_understood(command, monkeypatch):
+def test_each_command_is_valid(command, monkeypatch):
     words = shlex.split(command)
     at = next(place for place, word in enumerate(words) if word.endswith(".py") or word == "-m")
     options = words[at + 1 :]
@@ -75,7 +75,7 @@ def test_each_command_is_understood(command, monkeypatch):
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory) -> Path:
-    """Of the command that a newcomer types first; its folder stands for that of the real run."""
+    """The run of the demo command in the README; its folder has the name of the full run."""
     folder = tmp_path_factory.mktemp("reader")
     command = next(command for command in commands() if command.endswith("--demo"))
     run = folder / "runs" / "wav2vec2"
@@ -86,36 +86,36 @@ def demo_run(tmp_path_factory) -> Path:
     return run
 
 
-def test_the_demo_finds_what_it_promises(demo_run):
-    """Processors round differently, and that tells on 120 clips; other results are another model's."""
-    promised = float(re.search(r"with a test UAR of ([\d.]+) %", README)[1])
+def test_the_demo_has_the_uar_of_the_readme(demo_run):
+    """Processors round differently, which changes some of 120 predictions, but no more of them."""
+    expected = float(re.search(r"with a test UAR of ([\d.]+) %", README)[1])
     found = json.loads((demo_run / "metrics.json").read_text(encoding="utf-8"))["test"]["uar"]
-    assert 100 * found == pytest.approx(promised, abs=2.5)
+    assert 100 * found == pytest.approx(expected, abs=2.5)
 
 
-def test_its_python_runs(demo_run):
-    """The snippet that uses a model, on the demo's in the place of the real one."""
+def test_the_python_code_runs(demo_run):
+    """The code that loads a model, with the model of the demo instead of that of the full run."""
     [snippet] = [block for language, block in BLOCKS if language == "python" and "pipeline(" in block]
     folder = demo_run.parents[1]
     speech = next(Path(demo.make_demo_corpus(folder / "demo", num_speakers=2)).rglob("*.wav"))
     (folder / "speech.wav").write_bytes(speech.read_bytes())
     done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    answers = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    top = ast.literal_eval(done.stdout.strip().splitlines()[-1])
     waveform, _ = librosa.load(folder / "speech.wav", sr=16_000)
-    everything = pipeline("audio-classification", model=str(demo_run))(waveform, top_k=None)
+    scores = pipeline("audio-classification", model=str(demo_run))(waveform, top_k=None)
     emotions = json.loads((demo_run / "metrics.json").read_text(encoding="utf-8"))["emotions"]
-    assert {answer["label"] for answer in everything} == set(emotions)
-    assert sum(answer["score"] for answer in everything) == pytest.approx(1, abs=1e-5)
-    assert [answer["label"] for answer in answers] == [answer["label"] for answer in everything[:3]]
-    for got, expected in zip(answers, everything[:3], strict=True):
+    assert {score["label"] for score in scores} == set(emotions)
+    assert sum(score["score"] for score in scores) == pytest.approx(1, abs=1e-5)
+    assert [score["label"] for score in top] == [score["label"] for score in scores[:3]]
+    for got, expected in zip(top, scores[:3], strict=True):
         assert got["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
-def test_the_leak_is_that_of_the_generated_tables():
-    leak = re.search(r"<!-- leak -->\n(.*?)<!-- /leak -->", README, re.DOTALL)[1]
-    rows = re.findall(r"^\| (TESS|RAVDESS), .* \| ([\d.]+) \| ([\d.]+) \|$", leak, re.MULTILINE)
+def test_the_inflation_is_that_of_the_generated_tables():
+    table = re.search(r"<!-- leak -->\n(.*?)<!-- /leak -->", README, re.DOTALL)[1]
+    rows = re.findall(r"^\| (TESS|RAVDESS), .* \| ([\d.]+) \| ([\d.]+) \|$", table, re.MULTILINE)
     assert len(rows) == 4
-    for corpus, at_random, apart in rows:
-        row = rf"^\| {corpus.lower()}_mfcc_random/\w+ \| {at_random} \| {apart} \| "
-        assert re.search(row, README, re.MULTILINE), f"{corpus}: no run has {at_random} and {apart}"
+    for corpus, at_random, independent in rows:
+        row = rf"^\| {corpus.lower()}_mfcc_random/\w+ \| {at_random} \| {independent} \| "
+        assert re.search(row, README, re.MULTILINE), f"{corpus}: no run has {at_random} and {independent}"

@@ -1,5 +1,4 @@
-"""The page in a real browser: it shows the predictions of the model and stores nothing; a Space runs without
-the kit.
+"""The page in a real browser shows the predictions of the model and stores nothing.
 
 Run: python -m pytest tests/test_space.py
 
@@ -154,8 +153,7 @@ def served(runs, tmp_path_factory):
 
 @contextlib.contextmanager
 def opened(browser, served, width: int = 1280):
-    """Yield the open page; afterwards check that it used its own server only, kept no file and had no
-    errors."""
+    """Yield the open page, then check that it used its own server only, kept no file and had no errors."""
     address, files, _ = served
     page = browser.new_page(viewport={"width": width, "height": 900})
     requested, errors = [], []
@@ -340,7 +338,7 @@ def test_an_invalid_file_gives_an_error_message(browser, served, clips, tmp_path
 
 
 # ---------------------------------------------------------------------------------------------------
-# Several files, limits, narrow screens
+# Several files, limitations, narrow screens
 
 
 def test_several_files_become_a_table_to_download(browser, served, clips, model, tmp_path):
@@ -375,7 +373,7 @@ def test_several_files_become_a_table_to_download(browser, served, clips, model,
             assert row[f"p_{emotion}"] == pytest.approx(probability, abs=1e-4)
 
 
-def test_test_results_and_limits_are_shown(browser, served, runs):
+def test_test_results_and_limitations_are_shown(browser, served, runs):
     run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
     low, high = (f"{100 * bound:.1f}" for bound in run["test"]["intervals"]["uar"])
     figures = (
@@ -384,10 +382,11 @@ def test_test_results_and_limits_are_shown(browser, served, runs):
     with opened(browser, served) as page:
         expect(page.locator("#intro")).to_contain_text("Not a real model.")
         expect(page.locator(".note", has_text=figures)).to_be_visible()
-        page.get_by_role("tab", name="Limits").click()
-        expect(page.locator("#limits")).to_contain_text("What it must not be used for")
-        limits = page.inner_text("#limits")
-        assert figures in limits and "It always names one of its 3 emotions" in limits
+        page.get_by_role("tab", name="Limitations").click()
+        expect(page.locator("#limitations")).to_contain_text("Out-of-scope use")
+        limitations = page.inner_text("#limitations")
+        assert figures in limitations
+        assert "It always predicts one of its 3 emotions" in limitations
 
 
 def test_narrow_screens_need_no_horizontal_scrolling(browser, served, clips):
@@ -399,7 +398,7 @@ def test_narrow_screens_need_no_horizontal_scrolling(browser, served, clips):
         assert narrow != page.locator("#timeline img").evaluate("image => image.src.length"), (
             "a separate figure"
         )
-        for tab in ("One clip", "Several files", "Limits"):
+        for tab in ("One clip", "Several files", "Limitations"):
             page.get_by_role("tab", name=tab).click()
             if tab == "Several files":
                 page.locator("#files input[type=file]").set_input_files(clips[:2])

@@ -1,4 +1,4 @@
-"""The table of clips: copies, contradictions, unusable and missing files, as real folders have them.
+"""The table of clips: copies, contradictions, unusable and missing files, as in real folders.
 
 Run: python -m pytest tests/test_table.py
 """
@@ -20,13 +20,13 @@ from utils.runtime import InputError
 NEUTRAL, HAPPY, HAPPY_AGAIN, OTHER_MAN = (
     "03-01-01-01-01-01-01",
     "03-01-03-01-02-01-07",
-    "03-01-03-01-02-02-07",  # in RAVDESS byte for byte the one before
+    "03-01-03-01-02-02-07",  # byte-identical to the previous one in RAVDESS
     "03-01-01-01-01-01-03",
 )
 
 
 def write_clip(folder: Path, name: str, seed: int | None = None) -> Path:
-    """A quarter of a second of noise and a bit more, different for each name or seed."""
+    """Write at least a quarter of a second of noise, different for each name or seed."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(list(name.encode()) if seed is None else seed)
     soundfile.write(
@@ -37,7 +37,7 @@ def write_clip(folder: Path, name: str, seed: int | None = None) -> Path:
 
 @pytest.fixture
 def read(tmp_path):
-    """`read_table` of what lies below a folder."""
+    """`read_table` of the files below a folder."""
 
     def read(folder=tmp_path / "corpus", corpus="ravdess"):
         return read_table({corpus: list(folder.rglob("*.wav"))}, tmp_path / "cache")
@@ -55,7 +55,7 @@ def corpus(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A whole corpus of 480 very short clips in the naming of the demo voices."""
+    """A complete corpus of 480 very short clips, named as the demo voices."""
     folder = tmp_path_factory.mktemp("whole") / "corpus"
     for name in WHOLE_CORPORA["demo"]:
         write_clip(folder / f"Actor_{name[-2:]}", name)
@@ -66,7 +66,7 @@ def problems(table) -> dict[str, str]:
     return {row.path: row.problem for row in table.itertuples() if row.problem}
 
 
-def test_a_row_says_what_name_and_audio_say(read, corpus):
+def test_a_row_has_the_labels_of_the_name_and_the_length_of_the_audio(read, corpus):
     table, waveforms = read()
     assert table["clip"].tolist() == [NEUTRAL, OTHER_MAN, HAPPY] and len(waveforms) == 3
     row = table.iloc[2]
@@ -78,7 +78,7 @@ def test_a_row_says_what_name_and_audio_say(read, corpus):
         check_table(table, allow_partial=False)
 
 
-def test_row_i_of_the_table_is_row_i_of_the_waveforms_also_after_rows_were_dropped(read, corpus):
+def test_the_index_points_into_the_waveforms_after_rows_were_dropped(read, corpus):
     (corpus / f"{OTHER_MAN}.wav").write_bytes(b"")  # sorts between the others
     table, waveforms = read()
     usable, _ = check_table(table, allow_partial=True)
@@ -87,7 +87,7 @@ def test_row_i_of_the_table_is_row_i_of_the_waveforms_also_after_rows_were_dropp
         assert np.array_equal(waveforms[index]["waveform"], read_waveform(row.path))
 
 
-def test_a_whole_corpus_passes_and_its_nested_copy_counts_once(read, whole, tmp_path):
+def test_a_complete_corpus_passes_and_its_nested_copy_counts_once(read, whole, tmp_path):
     once, _ = read(whole, "demo")
     twice = tmp_path / "twice"
     shutil.copytree(whole, twice)
@@ -120,15 +120,15 @@ def test_another_number_of_clips_stops_the_run_unless_allowed(whole, tmp_path, m
     files = [path for path in whole.rglob("*.wav") if path.stem not in missing]
     files += [write_clip(tmp_path, name) for name in added]
     table, _ = read_table({"demo": files}, tmp_path / "cache")
-    with pytest.raises(InputError, match=f"synthetic demo voices: {message}") as stop:
+    with pytest.raises(InputError, match=f"synthetic demo voices: {message}") as error:
         check_table(table, allow_partial=False)
-    assert "--allow_partial" in str(stop.value)
+    assert "--allow_partial" in str(error.value)
     usable, [finding] = check_table(table, allow_partial=True)
     assert len(usable) == finding["clips_found"] == len(files)
     assert finding["clips_expected"] == 480
 
 
-def test_one_recording_under_two_names_counts_once_and_is_named(read, corpus):
+def test_one_recording_with_two_names_counts_once_and_is_reported(read, corpus):
     shutil.copy(corpus / "Actor_07" / f"{HAPPY}.wav", corpus / f"{HAPPY_AGAIN}.wav")
     table, _ = read()
     usable, [finding] = check_table(table, allow_partial=True)
@@ -138,7 +138,7 @@ def test_one_recording_under_two_names_counts_once_and_is_named(read, corpus):
 
 
 @pytest.mark.parametrize("name", ["03-01-05-01-02-01-07", "03-01-03-01-02-01-09"], ids=["emotion", "speaker"])
-def test_one_recording_under_contradicting_labels_is_not_used_at_all(read, corpus, name):
+def test_one_recording_with_contradicting_labels_is_not_used(read, corpus, name):
     copy = shutil.copy(corpus / "Actor_07" / f"{HAPPY}.wav", corpus / f"{name}.wav")
     table, _ = read()
     reason = f"one recording under contradicting labels: {' = '.join(sorted([HAPPY, name]))}"
@@ -149,7 +149,7 @@ def test_one_recording_under_contradicting_labels_is_not_used_at_all(read, corpu
     assert finding["identical"] == []
 
 
-def test_one_name_for_two_recordings_is_reported_and_the_outer_one_used(read, corpus):
+def test_one_name_for_two_recordings_is_reported_and_the_outer_file_is_used(read, corpus):
     nested = write_clip(corpus / "0" / "b", NEUTRAL, seed=1)
     table, _ = read()
     assert problems(table) == {str(nested): "another recording has the same name"}
@@ -160,7 +160,7 @@ def test_one_name_for_two_recordings_is_reported_and_the_outer_one_used(read, co
     assert usable["path"].iloc[0] == str(corpus / "Actor_01" / f"{NEUTRAL}.wav")
 
 
-def test_a_sound_copy_is_used_where_the_outer_one_is_damaged(read, corpus):
+def test_an_intact_copy_is_used_if_the_outer_file_is_damaged(read, corpus):
     nested = write_clip(corpus / "0" / "b", NEUTRAL)
     outer = corpus / "Actor_01" / f"{NEUTRAL}.wav"
     outer.write_bytes(outer.read_bytes()[:-100])
@@ -170,7 +170,7 @@ def test_a_sound_copy_is_used_where_the_outer_one_is_damaged(read, corpus):
     assert str(nested) in set(usable["path"]) and len(usable) == 3
 
 
-def test_empty_files_are_called_empty_and_not_copies_of_each_other(read, corpus):
+def test_empty_files_do_not_count_as_copies_of_each_other(read, corpus):
     paths = [corpus / f"03-01-0{emotion}-01-01-01-05.wav" for emotion in (3, 4, 5)]
     for path in paths:
         path.touch()
@@ -180,32 +180,34 @@ def test_empty_files_are_called_empty_and_not_copies_of_each_other(read, corpus)
     assert finding["identical"] == [] and len(finding["unusable"]) == len(usable) == 3
 
 
-def test_every_unusable_file_is_named_with_its_reason(read, corpus):
+def test_unusable_files_are_listed_with_their_reasons(read, corpus):
     bad = {
-        "03-01-02-01-01-01-05": (b"no sound", "not readable as audio"),
+        "03-01-02-01-01-01-05": (b"no audio", "not readable as audio"),
         "03-01-03-01-01-01-05": ((corpus / "Actor_01" / f"{NEUTRAL}.wav").read_bytes()[:-10], "truncated"),
         "03-01-04-01-01-01-05": (b"", "empty file"),
     }
     for name, (content, _) in bad.items():
         (corpus / f"{name}.wav").write_bytes(content)
     table, _ = read()
-    with pytest.raises(InputError) as stop:
+    with pytest.raises(InputError) as error:
         check_table(table, allow_partial=False)
     usable, [finding] = check_table(table, allow_partial=True)
     assert not set(usable["clip"]) & set(bad)
     for (name, (_, reason)), listed in zip(bad.items(), finding["unusable"], strict=True):
-        assert f"{corpus / name}.wav: {reason}" in str(stop.value)
+        assert f"{corpus / name}.wav: {reason}" in str(error.value)
         assert listed.startswith(f"{name}: {reason}")
 
 
-def test_a_long_list_of_complaints_is_cut(read, corpus):
+def test_a_long_list_of_problems_is_shortened(read, corpus):
     for name in WHOLE_CORPORA["ravdess"][100:130]:
         (corpus / f"{name}.wav").touch()
     table, _ = read()
-    with pytest.raises(InputError) as stop:
+    with pytest.raises(InputError) as error:
         check_table(table, allow_partial=False)
-    assert str(stop.value).count("empty file") == MAX_LISTED - 1  # the first line tells the count of clips
-    assert "... and 11 more" in str(stop.value)
+    assert (
+        str(error.value).count("empty file") == MAX_LISTED - 1
+    )  # the first line is about the number of clips
+    assert "... and 11 more" in str(error.value)
     _, [finding] = check_table(table, allow_partial=True)
     assert len(finding["unusable"]) == 30
 
@@ -222,7 +224,7 @@ def test_the_order_of_the_files_does_not_matter(tmp_path):
         assert waveforms_again["waveform"][:] == waveforms["waveform"][:]
 
 
-def test_corpora_stand_in_the_order_that_was_asked_for(tmp_path):
+def test_corpora_are_in_the_requested_order(tmp_path):
     files = {
         corpus: [write_clip(tmp_path, name) for name in WHOLE_CORPORA[corpus][:5]]
         for corpus in ("tess", "ravdess_song", "ravdess")
@@ -235,7 +237,7 @@ def test_corpora_stand_in_the_order_that_was_asked_for(tmp_path):
     assert [finding["name"] for finding in findings] == list(files)
 
 
-def test_a_file_that_cannot_be_opened_is_named_until_it_can(read, corpus, tmp_path):
+def test_an_unreadable_file_is_reported_until_it_is_readable(read, corpus, tmp_path):
     broken_link = corpus / "Actor_02" / "03-01-05-01-01-01-02.wav"
     broken_link.parent.mkdir()
     broken_link.symlink_to(tmp_path / "gone.wav")

@@ -97,8 +97,14 @@ def parse_options(
     """
     from transformers.hf_argparser import HfArgumentParser
 
+    if more and "--help_all" in argv:
+        print_help_all()
     parser = HfArgumentParser(
-        types, description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+        types,
+        usage="%(prog)s [OPTIONS]\n       %(prog)s options.yaml",
+        description=description,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
     parser.error = refuse_arguments
     if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
@@ -118,7 +124,17 @@ def parse_options(
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the description and shows each option's default."""
+    """Keeps the line breaks of the description; shows each option once, with its default."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        spellings = action.option_strings
+        action.option_strings = [
+            name for name in spellings if name.lstrip("-").replace("-", "_") in name
+        ] or spellings
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = spellings
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, argv: Sequence[str], more: Sequence[str]) -> None:
@@ -175,10 +191,9 @@ def read_options(path: Path) -> list[str]:
     return arguments
 
 
-def print_help_all(argv: Sequence[str]) -> None:
-    """Print the options of transformers' `TrainingArguments` and exit, if --help_all is given."""
-    if "--help_all" in argv:
-        from transformers import HfArgumentParser, TrainingArguments
+def print_help_all() -> None:
+    """Print the options of transformers' `TrainingArguments`, and exit."""
+    from transformers import HfArgumentParser, TrainingArguments
 
-        HfArgumentParser(TrainingArguments, add_help=False).print_help()
-        sys.exit(0)
+    HfArgumentParser(TrainingArguments, usage="further options", add_help=False).print_help()
+    sys.exit(0)

@@ -1,4 +1,4 @@
-"""Predictions, scores and limits of a finished run as texts for the page."""
+"""Predictions, scores and limitations of a finished run as texts for the page."""
 
 import re
 from collections.abc import Sequence
@@ -68,8 +68,7 @@ def emotion_segments(window_probabilities: np.ndarray, emotions: Sequence[str]) 
 
 
 def default_threshold(run: dict) -> float:
-    """Return the confidence threshold that `DEFAULT_COVERAGE` of the test clips reach, rounded down to a
-    percent."""
+    """Return the confidence that `DEFAULT_COVERAGE` of the test clips reach, rounded down to a percent."""
     coverage_table = run.get("calibration", {}).get("after", {}).get("coverage_table", ())
     for point in coverage_table:  # in order of decreasing coverage
         if point["coverage"] <= DEFAULT_COVERAGE:
@@ -144,15 +143,15 @@ def describe_calibration(run: dict) -> str:
     error = 100 * calibration["after"]["ece"]
     where = "" if calibration["applied"] else "on this page, not in the saved model, "
     return (
-        f"The probabilities are calibrated {where}on validation clips. Their calibration error on the test "
-        f"clips is {error:.1f} percentage points; on other recordings it is larger."
+        f"The probabilities are calibrated {where}on validation clips. Their expected calibration error on "
+        f"the test clips is {error:.1f} percentage points; on other recordings it is larger."
     )
 
 
 def read_card(folder: Path) -> tuple[str, str]:
-    """Return the warnings and the limits in the model card of a run as Markdown; "" without a card."""
+    """Return warnings and limitations in the model card of a run, both as Markdown; "" without a card."""
     path = folder / "README.md"
     card = path.read_text(encoding="utf-8") if path.exists() else ""
     warnings = re.findall(r"^> (.+)$", card, re.MULTILINE)
-    limits = re.search(r"^## Limits\n.*", card, re.MULTILINE | re.DOTALL)
-    return "\n\n".join(warnings), limits.group() if limits else ""
+    limitations = re.search(r"^## Limitations\n.*", card, re.MULTILINE | re.DOTALL)
+    return "\n\n".join(warnings), limitations.group() if limitations else ""

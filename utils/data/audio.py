@@ -124,8 +124,7 @@ def _decode(file: BinaryIO) -> tuple[np.ndarray, int]:
 
 
 def _missing_bytes(file: BinaryIO, num_bytes: int) -> int:
-    """Return how many bytes of sample data a WAV or AIFF file declares without having them; 0 for other
-    formats.
+    """Return how many bytes of declared sample data a WAV or AIFF file lacks; 0 for other formats.
 
     libsndfile decodes truncated files without an error. The chunks are walked, since the data chunk may stand
     anywhere. Declared sizes near 2**31 or 2**32 are ignored: programs that stream to a pipe write them.

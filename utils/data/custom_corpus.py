@@ -162,7 +162,7 @@ def _read_subfolders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]
         if len(parts) < 2:
             raise InputError(
                 f"{option} {folder}: {path.name} has no label; expected a CSV file with file,emotion"
-                "[,speaker] there, or a folder per emotion, as angry/1.wav"
+                "[,speaker] there, or a folder per emotion, e.g. angry/1.wav"
             )
         clips[path] = _make_clip(option, str(path), corpus, Path(*parts), {"emotion": parts[-2]})
     if not clips:

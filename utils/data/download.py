@@ -95,8 +95,7 @@ def _open_places(data_dirs: Sequence[Path], project_root: Path, kaggle: Path) ->
 
 
 def _search_locally(corpus: Corpus, places: _Places) -> Iterator[tuple[str, list[Path]]]:
-    """Yield (description of a place, the clips of the corpus there); each place is read when it is
-    requested."""
+    """Yield (description of a place, the clips of the corpus there), one place at a time."""
     data_dirs, data, project_data = places.data_dirs, places.data, places.project_data
     if data_dirs:
         place = f"--data_dir {' '.join(map(str, data_dirs))}"
@@ -159,7 +158,7 @@ def _describe_unknown(files: list[Path]) -> str:
     """Return how many audio files have a name of no corpus, and one of the names; "" if there are none."""
     audio = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES and file.name[0] != "."]
     names = [file.name for file in audio if not parse_clip(file)]
-    return f" ({len(names)} audio files there have names of no corpus, as {names[0]})" if names else ""
+    return f" ({len(names)} audio files there have unknown names, e.g. {names[0]})" if names else ""
 
 
 def _describe_failure(
@@ -175,8 +174,7 @@ def _describe_failure(
 
 
 def _list_files(places: Iterable[Path]) -> list[Path]:
-    """Return the files among `places` and all files in the folders among them, except hidden and partial
-    folders."""
+    """Return the files in `places` and in their subfolders, except hidden and partial folders."""
     files, visited = set(), set()  # as strings: comparing many paths is slow
     for place in places:
         if place.is_file():

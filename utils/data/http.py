@@ -100,8 +100,7 @@ def _is_refused(error: requests.RequestException) -> bool:
 
 
 def _retry_after(error: requests.RequestException, default: float) -> float:
-    """Return the waiting time in seconds that the server asks for, up to `MAX_RETRY_AFTER`, or the
-    default."""
+    """Return the seconds to wait that the server requests, up to `MAX_RETRY_AFTER`, or the default."""
     requested = "" if error.response is None else error.response.headers.get("Retry-After", "")
     return min(int(requested), MAX_RETRY_AFTER) if requested.isdigit() else default
 

@@ -83,8 +83,7 @@ def _list_recordings(
 
 
 def _mark_contradictions(table: pd.DataFrame) -> None:
-    """Set `problem` where usable rows contradict each other: one name for two recordings, or one recording
-    under two labels."""
+    """Set `problem` where rows contradict each other: one name for two recordings, or two labels for one."""
     usable = table[table["problem"] == ""]
     other_content = usable.index[usable.duplicated(["corpus", "clip"])]
     table.loc[other_content, "problem"] = "another recording has the same name"

@@ -97,7 +97,9 @@ def _unpack(zip_path: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(destination.with_name(f".{destination.name}.lock")):
         if destination.exists() and not _origin(destination):
-            raise InputError(f"{destination} is in the way of {zip_path}: rename one of them")
+            raise InputError(
+                f"{destination} exists and was not unpacked from a zip: rename it, or {zip_path}"
+            )
         if _origin(destination) == origin:
             return
         shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted run
@@ -169,8 +171,7 @@ def _safe_clips(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo
 
 
 def _find_fault(member: zipfile.ZipInfo, path: PurePosixPath, is_clip: bool) -> str:
-    """Return what is wrong with a member, or "". Unsafe members other than clips make the whole zip
-    suspect."""
+    """Return what is wrong with a member, or "". Any unsafe member makes the whole zip suspect."""
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(path).drive:
         return "would be written elsewhere"
     if "\0" in member.orig_filename:

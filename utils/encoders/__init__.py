@@ -11,7 +11,7 @@ from utils.encoders.description import describe_classifier, describe_probes, des
 from utils.encoders.distributed import broadcast_from_main, ensure_local, shares_disk_with_main
 from utils.encoders.encoding import EncodedClips, encode_clips
 from utils.encoders.fine_tuning import FineTuning, build_trainer, find_checkpoint, fine_tune
-from utils.encoders.freezing import predict
+from utils.encoders.freezing import freeze_all_but_last, predict
 from utils.encoders.partial_model import FrozenClips
 from utils.encoders.probe import fold_into, scale_logits
 from utils.encoders.trainer import OnSaveCallback
@@ -34,6 +34,7 @@ __all__ = [
     "find_checkpoint",
     "fine_tune",
     "fold_into",
+    "freeze_all_but_last",
     "predict",
     "scale_logits",
     "shares_disk_with_main",

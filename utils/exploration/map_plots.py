@@ -58,8 +58,9 @@ def _draw_map(axes: Axes, positions: np.ndarray, groups: np.ndarray, colors: Map
 
 
 def _label_positions(positions: np.ndarray, groups: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    """Return group -> position of its label, (2,): its clip in the densest region that is free of other
-    labels."""
+    """Return group -> position of its label, (2,).
+
+    The label stands on the clip in the densest region of the group that is free of other labels."""
     min_distance = 0.04 * np.ptp(positions, axis=0)  # about the size of a label
     labels = {}
     for name in names:

@@ -81,8 +81,7 @@ def embed_figure(figure: Figure, folder: Path, name: str, alt: str) -> dict[str,
 
 
 def draw_examples(clips: pd.DataFrame, waveforms: "Dataset") -> tuple[Figure, str]:
-    """Draw waveform and spectrogram of one clip per emotion; return the figure, and its speakers and
-    texts."""
+    """Draw waveform and spectrogram of one clip per emotion; return the figure and a caption."""
     emotions = plots.present_emotions(clips)
     chosen = example_clips(clips.assign(label=clips["emotion"].map(emotions.index)))
     rows = clips.iloc[list(chosen.values())]
@@ -133,8 +132,7 @@ def describe_corpus(name: str, data: MeasuredCorpora, tests: pd.DataFrame, folde
 
 
 def describe_maps(data: MeasuredCorpora, seed: int, folder: Path) -> tuple[list[dict], pd.DataFrame]:
-    """Return the maps of each corpus, and of all together if there are several, and the table of
-    separations."""
+    """Return the maps of each corpus and of all together, and the table of the separations."""
     views = [(CORPORA[name].title, name, clips, "speaker") for name, clips in data.corpora.items()]
     if len(views) > 1:
         views.append(("All corpora together", "all", pd.concat(data.corpora.values()), "corpus"))

@@ -184,8 +184,7 @@ def _legend_below(figure: Figure, colors: Mapping[str, str]) -> None:
 
 @STYLE
 def plot_effects(tests: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Figure:
-    """Draw the share of each measure's variance that the emotion explains, without and with the speaker as
-    factor.
+    """Draw the variance explained by the emotion, without and with the speaker as factor.
 
     Args:
         tests: corpus title -> result of `statistics.compare_emotions`.

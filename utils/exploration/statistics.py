@@ -98,8 +98,9 @@ def speaker_factor_test(values: np.ndarray, emotions: np.ndarray, speakers: np.n
 
 
 def speaker_means_test(values: np.ndarray, emotions: np.ndarray, speakers: np.ndarray) -> dict[str, float]:
-    """Compare the emotions on one mean per speaker and emotion, to test whether effects generalise to
-    speakers.
+    """Compare the emotions on one mean per speaker and emotion.
+
+    This tests whether effects generalise to other speakers.
 
     This is a repeated-measures ANOVA. Means of one speaker are correlated, so the degrees of freedom are
     multiplied by the sphericity estimate of Greenhouse & Geisser (1959, Psychometrika 24:95):
@@ -182,8 +183,7 @@ def _test_measure(clips: pd.DataFrame, measure: str) -> dict[str, float]:
 
 
 def map_clips(features: np.ndarray, seed: int) -> np.ndarray | None:
-    """Embed clips in two dimensions with t-SNE, which preserves neighbourhoods (van der Maaten & Hinton
-    2008).
+    """Embed clips in two dimensions with t-SNE (van der Maaten & Hinton 2008).
 
     Args:
         features: (num_clips, num_features), standardised.

@@ -28,8 +28,7 @@ MEASURES = LENGTH | LOUDNESS | PITCH
 
 
 def to_text_table(frame: pd.DataFrame) -> dict[str, list]:
-    """Return a table for the page template: `columns`, and `rows` of strings, with the index as first
-    column."""
+    """Return a table for the page template: `columns`, and `rows` of strings that start with the index."""
     frame = frame.reset_index()
     return {"columns": [str(name) for name in frame], "rows": frame.astype(str).to_numpy().tolist()}
 
@@ -179,8 +178,7 @@ def describe_exclusions(everything: pd.DataFrame, finding: dict, num_other_emoti
 
 
 def separation_row(separation: dict[str, float] | None, by: str) -> dict[str, str]:
-    """Return the cells for the result of `statistics.measure_separation` for clips grouped by the column
-    `by`."""
+    """Return a row with the result of `statistics.measure_separation` for clips grouped by a column."""
     values = separation or dict.fromkeys(("silhouette", "neighbour", "other_speaker", "chance"), NAN)
     # A neighbour by another speaker is never in the group of the same speaker.
     other_speaker = NAN if by == "speaker" else values["other_speaker"]

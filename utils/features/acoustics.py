@@ -17,8 +17,7 @@ HANN = np.hanning(WINDOW + 2)[1:-1].astype(np.float32)
 
 
 def decibel(power: np.ndarray) -> np.ndarray:
-    """Return 10 * log10(power), with powers of at least `TINY`; NumPy's natural logarithm is the faster
-    one."""
+    """Return 10 * log10(max(power, TINY)); computed with the natural logarithm, which is faster in NumPy."""
     return np.log(np.maximum(power, TINY)) * (10 / np.log(10))
 
 

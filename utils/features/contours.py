@@ -1,5 +1,6 @@
-"""Contours of the speech part of a waveform: named series with one value per frame. Nothing is fitted to
-data."""
+"""Contours of the speech part of a waveform: named series with one value per frame.
+
+Nothing is fitted to data."""
 
 import functools
 
@@ -49,8 +50,7 @@ def frame_contours(frames: np.ndarray, rms: np.ndarray) -> dict[str, np.ndarray]
 
 
 def cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
-    """Return log-mel bands (dB), mel-frequency cepstral coefficients (MFCCs), and the flux of the mel
-    spectrum."""
+    """Return log-mel bands (dB), mel-frequency cepstral coefficients (MFCCs) and mel spectral flux."""
     mel = power @ _mel_filters().T
     log_mel = decibel(mel)
     log_mel = np.maximum(log_mel, log_mel.max() - FLOOR_DB)
@@ -65,8 +65,7 @@ def cepstral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def spectral_contours(power: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the shape of the spectrum: moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB),
-    entropy."""
+    """Return moments and roll-offs (Hz), slopes (dB/kHz), flatness (dB) and entropy of the spectrum."""
     share = power / (power.sum(axis=1, keepdims=True) + TINY)
     centroid = share @ FREQUENCIES
     log_power = np.maximum(decibel(power), decibel(power.max()) - FLOOR_DB - 20)

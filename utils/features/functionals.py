@@ -28,8 +28,10 @@ _SHAPED = (
 
 
 def voice_functionals(waveform: np.ndarray) -> dict[str, float]:
-    """Return the feature set "full": statistics of all contours, over all, voiced and unvoiced frames;
-    shapes, correlations, modulation spectra and timing.
+    """Return the feature set "full".
+
+    It has statistics of all contours over all, voiced and unvoiced frames, shapes, correlations, modulation
+    spectra and timing.
 
     Args:
         waveform: float32 (num_samples,) at 16 kHz.
@@ -52,8 +54,7 @@ def voice_functionals(waveform: np.ndarray) -> dict[str, float]:
 
 
 def _frames(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the chosen frames of (num_contours, num_frames), or zeros if there are fewer than
-    `MIN_FRAMES`."""
+    """Return the chosen frames of (num_contours, num_frames), or zeros for fewer than `MIN_FRAMES`."""
     return values[:, chosen] if chosen.sum() >= MIN_FRAMES else np.zeros((len(values), MIN_FRAMES))
 
 

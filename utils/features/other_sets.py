@@ -51,8 +51,7 @@ def opensmile_functionals(feature_set: str, waveform: np.ndarray) -> dict[str, f
 
 @functools.cache
 def _open_smile(feature_set: str):
-    """Return the extractor of openSMILE (Eyben et al. 2010), an optional package for non-commercial use
-    only."""
+    """Return the extractor of openSMILE (Eyben et al. 2010), an optional package without commercial use."""
     try:
         import opensmile
     except ImportError:
