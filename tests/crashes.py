@@ -9,8 +9,8 @@ on one core (20 to 30 minutes each):
 
     python tests/crashes.py train_baselines.py --kills 20 --options --features mfcc --models knn lr \
         --protocol folds --emotions sad angry
-    python tests/crashes.py train_cnn.py --kills 20 --options --num_train_epochs 4 --early_stopping_patience 1 --width 4 \
-        --emotions sad angry
+    python tests/crashes.py train_cnn.py --kills 20 --options --num_train_epochs 4 \
+        --early_stopping_patience 1 --width 4 --emotions sad angry
     python tests/crashes.py train_wav2vec2.py --kills 20 --options --num_train_epochs 3 \
         --early_stopping_patience 1 --emotions sad angry
 
@@ -50,7 +50,7 @@ THRESHOLDS = {
     "Running the frozen layers": "embedding",
     "Model of": "training",
     "Validation UAR": "reporting",
-    "Listening to the": "reporting",
+    "Predicting the": "reporting",
 }
 """What the scripts print as a phase begins."""
 

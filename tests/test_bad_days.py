@@ -248,7 +248,7 @@ def test_a_script_on_a_full_disk_ends_in_one_line_and_leaves_the_old_figures(dis
     figure = "figure = Figure(); figure.subplots().plot(range(9))"
     program = f"""
 from matplotlib.figure import Figure
-from utils.report.style import save
+from utils.report.style import save_figure
 from utils.runtime import run_script
 
 def main():

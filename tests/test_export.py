@@ -19,7 +19,7 @@ from conftest import PROJECT
 from transformers import HubertConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor, WavLMConfig, pipeline
 from transformers.models.auto import AutoModelForAudioClassification
 
-from train_wav2vec2 import TINY
+from utils.encoders.classifier import TINY
 from utils.onnx_export.comparison import compare_onnx
 from utils.onnx_export.exporter import _export, export_onnx
 from utils.onnx_export.integers import IntegerConvolutions

@@ -581,7 +581,7 @@ def test_a_private_model_has_a_private_space_after_a_retry_too(runs, hub, tmp_pa
     output = publish(hub, tmp_path, *line.split("python -m utils.publish ")[1].split())
     assert "app.py" in hub.files("me/demo", repo_type="space")
     assert hub.is_private("me/secret") and hub.is_private("me/demo", repo_type="space")
-    assert f"give its page a secret HF_TOKEN that may read it, at {hub.endpoint}/spaces/me/demo" in output
+    assert f"add a secret HF_TOKEN with read access to its page, at {hub.endpoint}/spaces/me/demo" in output
 
 
 def test_an_impossible_space_is_a_one_line_error_and_nothing_is_published(runs, hub, tmp_path):

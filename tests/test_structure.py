@@ -1,4 +1,4 @@
-"""The rules of the house: imports run one way, frameworks stay in their packages, scripts read in one sitting.
+"""Imports run one way, frameworks stay in their packages, scripts and functions are short.
 
 Run: python -m pytest tests/test_structure.py
 """

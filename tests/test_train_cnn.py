@@ -138,7 +138,16 @@ def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tm
 
 
 def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp_path, cache):
-    train(tmp_path / "run", cache, "--demo", "--protocol=folds", "--num_train_epochs=1", "--emotions", "sad", "angry")
+    train(
+        tmp_path / "run",
+        cache,
+        "--demo",
+        "--protocol=folds",
+        "--num_train_epochs=1",
+        "--emotions",
+        "sad",
+        "angry",
+    )
     metrics = metrics_of(tmp_path / "run")
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert len(predictions) == 128 and predictions["clip"].is_unique

@@ -87,7 +87,7 @@ def _predict(
     )
     scored = pd.concat(speakers)
     labelled = scored.assign(label=scored["emotion"].map(list(emotions).index))
-    return prediction_table(labelled, probabilities.astype(np.float64), emotions, "own clips")
+    return prediction_table(labelled, probabilities.astype(np.float64), emotions, "recordings")
 
 
 def _write(folder: Path, name: str, predictions: pd.DataFrame, scores: dict, emotions: Sequence[str]) -> None:

@@ -72,8 +72,8 @@ def check_run_folder(folder: Path, overwrite: bool, resume: bool, evaluate: bool
         )
     if begun and not (resume or overwrite):
         raise InputError(
-            f"--output_dir {folder}: holds an unfinished run; continue it with --resume_from_checkpoint true, "
-            "or start again with --overwrite"
+            f"--output_dir {folder}: holds an unfinished run; continue it with --resume_from_checkpoint "
+            "true, or start again with --overwrite"
         )
     # A run that was killed at its start has left incomplete files only.
     foreign = (
@@ -112,8 +112,8 @@ def begin_run(folder: Path, resume: str | None, identity: dict, writes: bool = T
         # The copy on the Hub names no path of the machine that it comes from.
         if begun.get(key) not in (identity[key], without_secrets_and_paths(identity[key])):
             raise InputError(
-                f"--resume_from_checkpoint: the run of {note} was started with {key} {begun.get(key)}, now it "
-                f"is {identity[key]}; give the same options as then, or start again with --overwrite"
+                f"--resume_from_checkpoint: the run of {note} was started with {key} {begun.get(key)}, now "
+                f"it is {identity[key]}; give the same options as then, or start again with --overwrite"
             )
     if not writes:
         return str(chosen) if chosen else None
@@ -162,7 +162,7 @@ def load_reference_predictions(folder: Path) -> tuple[list[np.ndarray], np.ndarr
     """
     path = unpublished_folder(folder / UNPUBLISHED) / "reference_predictions.npz"
     if not path.exists():
-        raise InputError(f"{path} is missing: without these clips the model cannot be verified; train it again")
+        raise InputError(f"{path} is missing: the model cannot be verified; train it again")
     with np.load(path, allow_pickle=False) as kept:
         return np.split(kept["samples"], kept["ends"][:-1]), kept["probabilities"]
 
