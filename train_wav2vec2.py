@@ -146,35 +146,24 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-import transformers
 from accelerate import PartialState
 from datasets import DatasetDict
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score
-from transformers import AutoModelForAudioClassification, Trainer, TrainingArguments
+from transformers import Trainer
 
 from utils.data import SAMPLING_RATE, build_dataset, load_clips, plan_models
 from utils.encoders import (
-    Clips,
     DeployedClassifier,
-    EncodedClips,
-    FineTuning,
-    FrozenClips,
+    EncoderJob,
     OnSaveCallback,
     broadcast_from_main,
-    build_classifier,
     build_trainer,
     describe_classifier,
     describe_probes,
     describe_training,
-    encode_clips,
-    ensure_local,
     find_checkpoint,
     fine_tune,
-    fold_into,
-    freeze_all_but_last,
-    predict,
-    scale_logits,
     shares_disk_with_main,
     training_arguments,
 )
@@ -183,44 +172,6 @@ from utils.hub import TrainingRun
 from utils.onnx_export import export_and_compare, require_onnx
 from utils.report import TrainedModel
 from utils.runtime import check_gpu, describe_device, logger
-
-
-@dataclass
-class Job:
-    """What the steps of a run share."""
-
-    run: TrainingRun
-    model: ModelOptions
-    training: TrainingOptions
-    args: TrainingArguments
-    shared: bool  # this machine sees the run folder of the main process
-    checkpoint: str | None = None  # that the user named
-    extractor: object = None  # of the encoder
-    encoded: EncodedClips | None = None
-    caches_frozen_layers: bool = False
-    resumed: bool = False
-
-    @property
-    def tuning(self) -> FineTuning:
-        """How the classifier is fine-tuned."""
-        return FineTuning(
-            unfreeze_layers=self.model.unfreeze_layers,
-            lora_rank=self.model.lora_rank if self.model.parameter_efficient == "lora" else None,
-            head_learning_rate=self.training.head_learning_rate,
-            class_weights=self.training.class_weights,
-            max_length_seconds=self.training.max_length_seconds,
-            early_stopping_patience=self.training.early_stopping_patience,
-        )
-
-    def new_classifier(self, probe=None) -> torch.nn.Module:
-        """Return the pretrained encoder with the head of a probe, or with a fresh one."""
-        transformers.set_seed(self.run.options.seed)
-        name, size = self.model.model_name_or_path, self.model.from_config
-        classifier, self.extractor = build_classifier(name, size, self.run.clips.emotions)
-        if probe:
-            fold_into(classifier, probe)
-        return classifier
-
 
 # ---------------------------------------------------------------------------------------------------
 # Run
@@ -257,7 +208,7 @@ def main(
     if run.is_complete:
         run.close_complete()
         return
-    job = Job(run, model, training, args, shared=shares_disk_with_main(folder))
+    job = EncoderJob(run, model, training, args, shared=shares_disk_with_main(folder))
     tidies = args.should_save or (args.local_process_index == 0 and not job.shared)
     with args.main_process_first():  # the other processes read what it cached
         clips = load_clips(data, options.evaluate_on)
@@ -265,15 +216,15 @@ def main(
     with args.main_process_first():
         settings = asdict(model) | {"augment": training.augment}
         job.checkpoint = run.begin(clips, plan, settings, tidies, job.shared)
-    encode(job)
+    job.encode()
     for name, split in run.unfinished():
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         candidates, classifier, trainer = train(job, name, split, dataset)
         facts = select(dataset["validation"]["label"], candidates)
         saved = None
         if split is plan.final or facts["kept"] == "fine-tuned":
-            saved = save(job, name, classifier, facts)
-        run.score(name, partial(predict_part, job, name, dataset, saved, facts), facts)
+            saved = job.save(name, classifier, facts)
+        run.score(name, partial(job.predict_part, name, dataset, saved, facts), facts)
         if split is not plan.final and tidies:
             shutil.rmtree(run.checkpoints_of(name), ignore_errors=True)
         PartialState().wait_for_everyone()
@@ -283,56 +234,27 @@ def main(
         shutil.rmtree(folder / "checkpoints")
 
 
-def encode(job: Job) -> None:
-    """Run the frozen encoder over all clips, and fit the probes."""
-    tunes, run = job.training.num_train_epochs > 0, job.run
-    # Without augmentation or adapters the frozen layers compute the same in each epoch: they run once.
-    job.caches_frozen_layers = tunes and not job.training.augment and not job.tuning.lora_rank
-    classifier = job.new_classifier()
-    if tunes:  # fails before the long work if the encoder has fewer layers
-        freeze_all_but_last(classifier, job.model.unfreeze_layers)
-    job.encoded = encode_clips(
-        classifier.to(job.args.device),
-        job.extractor,
-        run.clips,
-        run.plan,
-        run.data.protocol,
-        run.data.cache_folder(),
-        with_probes=not job.model.no_probe,
-        frames_folder=run.folder / "checkpoints" / "frozen" if job.caches_frozen_layers else None,
-        unfreeze_layers=job.model.unfreeze_layers if tunes else 0,
-    )
-
-
-def train(job: Job, name: str, split: pd.DataFrame, dataset: DatasetDict):
+def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict):
     """Fine-tune a classifier from the head of its probe.
 
     Returns:
         probabilities of the validation clips by "probe" and "fine-tuned", as far as there are both; the
         fine-tuned classifier and its Trainer, or None.
     """
-    probe, classifier, trainer, candidates = job.encoded.probes.get(name), None, None, {}
-    rows = {part: np.flatnonzero(split["split"] == part) for part in ("train", "validation")}
+    run, probe = job.run, job.encoded.probes.get(name)
+    classifier, trainer, candidates = None, None, {}
     if probe:
-        candidates["probe"] = softmax(probe.logits(job.encoded.means, rows["validation"]), axis=1)
+        candidates["probe"] = job.predict_probe(name, split[split["split"] == "validation"])
     if job.training.num_train_epochs > 0:
         classifier = job.new_classifier(probe)
-        if job.caches_frozen_layers:
-            train, validation = (
-                FrozenClips(job.encoded.frames, job.encoded.means, rows[part], dataset[part]["label"])
-                for part in ("train", "validation")
-            )
-        else:
-            augment, seed = job.training.augment, job.run.options.seed
-            train = Clips(dataset["train"], job.extractor, augmented=augment, seed=seed)
-            validation = Clips(dataset["validation"], job.extractor)
-        folder = job.run.checkpoints_of(name)
+        train, validation = job.training_sets(split, dataset)
+        folder = run.checkpoints_of(name)
         job.args.output_dir = str(folder)
-        resumes = job.run.options.resume_from_checkpoint is not None
+        resumes = run.options.resume_from_checkpoint is not None
         checkpoint = find_checkpoint(folder, job.checkpoint, resumes, job.shared)
-        callbacks = [OnSaveCallback(job.run.uploader)] if job.run.uploader else []
-        trainer, adapted = build_trainer(classifier, train, validation, job.tuning, job.args, callbacks)
         job.resumed = checkpoint is not None
+        callbacks = [OnSaveCallback(run.uploader)] if run.uploader else []
+        trainer, adapted = build_trainer(classifier, train, validation, job.tuning, job.args, callbacks)
         fine_tune(trainer, checkpoint)
         candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
         if adapted:
@@ -353,34 +275,7 @@ def select(truth: list[int], candidates: dict[str, np.ndarray]) -> dict:
     return {"kept": kept, "temperature": temperature, "validation_uar": uar}
 
 
-def save(job: Job, name: str, classifier: torch.nn.Module | None, facts: dict) -> torch.nn.Module:
-    """Save the classifier of the better stage, calibrated; return it, loaded back."""
-    run = job.run
-    if facts["kept"] == "probe":
-        classifier = job.new_classifier(job.encoded.probes[name])
-    scale_logits(classifier, 1 / facts["temperature"])
-    folder = run.folder if run.plan.models[name] is run.plan.final else run.checkpoints_of(name)
-    if job.args.should_save:
-        classifier.save_pretrained(folder)
-        job.extractor.save_pretrained(folder)
-    folder = ensure_local(folder, run.checkpoints_of(name), job.shared)
-    return AutoModelForAudioClassification.from_pretrained(folder).to(job.args.device)
-
-
-def predict_part(job: Job, name: str, dataset, saved, facts: dict, part: str, rows: pd.DataFrame):
-    """Return the probabilities (num_clips, num_emotions) of a part of a split.
-
-    They are those of the saved classifier, in float32, one whole clip at a time. The probe of a fold is not
-    saved: scikit-learn gives the same probabilities to 1e-5, and no clip is encoded again.
-    """
-    if saved is None:
-        positions = job.run.clips.table.index.get_indexer(rows.index)
-        logits = job.encoded.probes[name].logits(job.encoded.means, positions)
-        return softmax(logits / facts["temperature"], axis=1)
-    return predict(saved, Clips(dataset[part], job.extractor), f"Predicting the {part} clips")
-
-
-def describe(job: Job, saved: torch.nn.Module, trainer: Trainer | None) -> TrainedModel:
+def describe(job: EncoderJob, saved: torch.nn.Module, trainer: Trainer | None) -> TrainedModel:
     """Return the saved model with what the report says of it."""
     run, deployed = job.run, DeployedClassifier(saved, job.extractor)
     sections = {"stages": run.facts} | describe_probes(job.encoded)

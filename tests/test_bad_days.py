@@ -253,7 +253,7 @@ from utils.runtime import run_script
 
 def main():
     {figure}
-    save(figure, {str(folder / "figure.png")!r})
+    save_figure(figure, {str(folder / "figure.png")!r})
 
 run_script(main)
 """

@@ -14,15 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from utils import provenance
 from utils.runtime import (
     PROJECT_ROOT,
-    InputError,
     git_commit,
     gpu_is_served,
     package_versions,
+    provenance,
     published_command,
-    read_options,
     unpublished_folder,
     without_secrets_and_paths,
     write_json,
@@ -146,57 +144,6 @@ def test_the_original_data_is_not_changed():
     arguments = {"hub_token": "hf_secret", "data_dir": ["/home/me"]}
     without_secrets_and_paths(arguments)
     assert arguments == {"hub_token": "hf_secret", "data_dir": ["/home/me"]}
-
-
-# ---------------------------------------------------------------------------------------------------
-# Options in a file
-
-AS_YAML = """
-corpora: [ravdess, tess]
-augment: true
-overwrite: no
-from_config: null
-learning_rate: 1e-5
-weight_decay: 1.0e-2
-seed: 7
-output_dir: runs/my run
-lr_scheduler_kwargs: {mode: max}
-"""
-AS_JSON = """{"corpora": ["ravdess", "tess"], "augment": true, "overwrite": false, "from_config": null,
-"learning_rate": 1e-5, "weight_decay": 1.0e-2, "seed": 7, "output_dir": "runs/my run",
-"lr_scheduler_kwargs": {"mode": "max"}}"""
-
-
-@pytest.mark.parametrize(("name", "text"), [("options.yaml", AS_YAML), ("options.json", AS_JSON)])
-def test_options_in_a_file_become_command_line_arguments(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
-    *arguments, learning_rate, weight_decay, seed, output_dir, kwargs = read_options(tmp_path / name)
-    assert arguments == ["--corpora", "ravdess", "tess", "--augment=true", "--overwrite=false"]
-    assert learning_rate.startswith("--learning_rate=") and float(learning_rate.split("=")[1]) == 1e-5
-    assert float(weight_decay.removeprefix("--weight_decay=")) == 0.01
-    assert (seed, output_dir) == ("--seed=7", "--output_dir=runs/my run")
-    assert kwargs == '--lr_scheduler_kwargs={"mode": "max"}'
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a: [1, 2\nb: 3", "cannot be read as options"),
-        (b"\x00\x01\x02", "cannot be read as options"),
-        (b"RIFF\x00\x80\xff\xfeWAVE", "cannot be read as options"),
-        (b"- ravdess\n- tess\n", "expected option names with values, got list"),
-        (b"ravdess", "expected option names with values, got str"),
-        (b"", "expected option names with values, got NoneType"),
-        (None, "cannot be read as options"),
-    ],
-)
-def test_a_file_without_options_is_a_one_line_error(tmp_path, content, message):
-    path = tmp_path / "options.yaml"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as caught:
-        read_options(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ FRAMEWORKS = {
 }
 """Framework -> the packages that may import it when they are imported."""
 
-SCRIPTS = {"train_baselines.py": 280, "train_cnn.py": 340, "train_wav2vec2.py": 400}
+SCRIPTS = {"train_baselines.py": 275, "train_cnn.py": 335, "train_wav2vec2.py": 300}
 """Script -> most lines."""
 
 MAX_FUNCTION_LINES = 62
@@ -90,7 +90,7 @@ def test_a_framework_is_imported_by_its_own_packages_alone(path):
 
 
 def test_files_directly_in_utils_are_commands_or_leaves():
-    leaves = {"__init__.py", "devices.py", "provenance.py", "runtime.py", "options.py"}
+    leaves = {"__init__.py", "options.py"}
     for path in UTILS.glob("*.py"):
         if path.name not in leaves:
             assert 'if __name__ == "__main__":' in path.read_text(encoding="utf-8"), path.name

@@ -5,38 +5,24 @@ head, and a fine-tuned stock classifier.
 """
 
 from utils.encoders.arguments import training_arguments
-from utils.encoders.batches import Clips
-from utils.encoders.classifier import DeployedClassifier, build_classifier
+from utils.encoders.classifier import DeployedClassifier
 from utils.encoders.description import describe_classifier, describe_probes, describe_training
-from utils.encoders.distributed import broadcast_from_main, ensure_local, shares_disk_with_main
-from utils.encoders.encoding import EncodedClips, encode_clips
-from utils.encoders.fine_tuning import FineTuning, build_trainer, find_checkpoint, fine_tune
-from utils.encoders.freezing import freeze_all_but_last, predict
-from utils.encoders.partial_model import FrozenClips
-from utils.encoders.probe import fold_into, scale_logits
+from utils.encoders.distributed import broadcast_from_main, shares_disk_with_main
+from utils.encoders.fine_tuning import build_trainer, find_checkpoint, fine_tune
+from utils.encoders.job import EncoderJob
 from utils.encoders.trainer import OnSaveCallback
 
 __all__ = [
-    "Clips",
     "DeployedClassifier",
-    "EncodedClips",
-    "FineTuning",
-    "FrozenClips",
+    "EncoderJob",
     "OnSaveCallback",
     "broadcast_from_main",
-    "build_classifier",
     "build_trainer",
     "describe_classifier",
     "describe_probes",
     "describe_training",
-    "encode_clips",
-    "ensure_local",
     "find_checkpoint",
     "fine_tune",
-    "fold_into",
-    "freeze_all_but_last",
-    "predict",
-    "scale_logits",
     "shares_disk_with_main",
     "training_arguments",
 ]

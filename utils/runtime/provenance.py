@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+from utils.runtime.folders import PROJECT_ROOT
 
 
 def package_versions(names: Sequence[str]) -> dict[str, str]:

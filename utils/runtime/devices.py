@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from utils.runtime.scripts import InputError
+
 
 def describe_device(device_type: str) -> str:
     """Return the name of the GPU, the number of usable CPU cores, or else the type of the device.
@@ -28,8 +30,6 @@ def check_gpu() -> None:
         InputError: it does not.
     """
     import torch
-
-    from utils.runtime import InputError  # here: `utils.runtime` imports this module
 
     if not torch.cuda.is_available() or torch.version.hip:
         return
