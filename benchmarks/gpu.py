@@ -194,7 +194,7 @@ def encoder_pass(place: Place):
     """The pass over the clips, for the probe."""
     import torch
 
-    from benchmarks.training import now
+    from benchmarks.utilization import now
     from utils.encoders.classifier import build_classifier
     from utils.encoders.embeddings import embed
 
@@ -233,7 +233,7 @@ def finish(place: Place):
     """What comes after the training of a base encoder: the test, robustness, occlusion."""
     import torch
 
-    from benchmarks.training import now
+    from benchmarks.utilization import now
     from utils.data.audio import SAMPLING_RATE
     from utils.data.dataset import build_dataset
     from utils.data.decoding import Waveforms
@@ -273,7 +273,8 @@ def finish(place: Place):
 
 def usual(place: Place):
     """The recipe of most notebooks and the kit's, in turn, on the same clips."""
-    from benchmarks.training import BATCH_SIZE, time_steps, usual_trainer
+    from benchmarks.trainers import BATCH_SIZE, usual_trainer
+    from benchmarks.utilization import time_steps
 
     trainers = {}
     trainers["augment"], rows = _our_trainer(place, "base", True, BATCH_SIZE)
@@ -295,7 +296,7 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
     """Return a Trainer on as many training clips as its steps need, and the rows of these."""
     import numpy as np
 
-    from benchmarks.training import choose_batches, our_trainer
+    from benchmarks.trainers import choose_batches, our_trainer
     from train_wav2vec2 import ModelOptions
     from utils.data.audio import SAMPLING_RATE
     from utils.data.dataset import build_dataset
@@ -334,7 +335,7 @@ def _training_speed(place: Place, trainer, size: str, kind: str, batch_size: int
     import numpy as np
     import torch
 
-    from benchmarks.training import busy_share, clip_flops, peak_tflops, time_steps
+    from benchmarks.utilization import busy_share, clip_flops, peak_tflops, time_steps
 
     time_steps(trainer, 2)
     _reset_memory(torch)

@@ -5,18 +5,22 @@ head, and a fine-tuned stock classifier.
 """
 
 from utils.encoders.arguments import training_arguments
-from utils.encoders.classifier import DeployedClassifier
+from utils.encoders.classifier import DeployedClassifier, build_classifier
 from utils.encoders.description import describe_classifier, describe_probes, describe_training
 from utils.encoders.distributed import broadcast_from_main, shares_disk_with_main
-from utils.encoders.fine_tuning import build_trainer, find_checkpoint, fine_tune
+from utils.encoders.fine_tuning import FineTuning, build_trainer, find_checkpoint, fine_tune
 from utils.encoders.job import EncoderJob
+from utils.encoders.partial_model import FrozenClips
 from utils.encoders.trainer import OnSaveCallback
 
 __all__ = [
     "DeployedClassifier",
     "EncoderJob",
+    "FineTuning",
+    "FrozenClips",
     "OnSaveCallback",
     "broadcast_from_main",
+    "build_classifier",
     "build_trainer",
     "describe_classifier",
     "describe_probes",
