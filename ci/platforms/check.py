@@ -50,7 +50,7 @@ PLATFORMS = {
 
 DEMO = ["--demo", "--emotions", "sad", "angry"]  # a quarter of its clips
 WAV2VEC2 = ["train_wav2vec2.py", *DEMO, "--num_train_epochs=2"]
-PYTEST = ["-m", "pytest", "-q"]
+PYTEST = ["-m", "pytest", "-q", "-m", ""]  # slow tests too
 STEPS = {
     "explore": ["-m", "utils.explore", "--demo", "--output_dir=runs/explored"],
     "wav2vec2 --export onnx": [*WAV2VEC2, "--export=onnx", "--output_dir=runs/wav2vec2"],
@@ -58,10 +58,15 @@ STEPS = {
     "wav2vec2, LoRA": [*WAV2VEC2, "--parameter_efficient=lora", "--output_dir=runs/lora"],
     "cnn": ["train_cnn.py", *DEMO, "--num_train_epochs=2", "--output_dir=runs/cnn"],
     "baselines": ["train_baselines.py", *DEMO, "--output_dir=runs/baselines"],
-    "page": [*PYTEST, "tests/test_space.py", "-k", "shows_the_clip"],
-    "notebook": [*PYTEST, "tests/test_notebooks.py", "-k", "whole[{notebook}]"],
-    "encoders": [*PYTEST, "tests/test_encoder.py", "-k", "every_version or norm_after or adapters"],
-    "figures": [*PYTEST, "tests/test_report_and_card.py", "-k", "predictions_alone"],
+    "page": [*PYTEST, "tests/app/test_space.py", "-k", "shows_the_clip"],
+    "notebook": [*PYTEST, "tests/test_notebooks.py", "-k", "all_cells_run[{notebook}]"],
+    "encoders": [
+        *PYTEST,
+        "tests/encoders/test_freezing.py",
+        "-k",
+        "version_of_transformers or norm_after or adapters",
+    ],
+    "figures": [*PYTEST, "tests/report/test_report_and_card.py", "-k", "predictions_alone"],
 }
 """Name -> what Python runs, in a clone of the kit."""
 

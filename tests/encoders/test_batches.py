@@ -1,6 +1,6 @@
 """Training batches contain no padding and do not depend on how they are loaded; augmented clips are valid.
 
-Run: python -m pytest tests/test_batches.py
+Run: python -m pytest tests/encoders/test_batches.py
 """
 
 from collections import Counter

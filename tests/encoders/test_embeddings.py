@@ -1,6 +1,6 @@
 """Layer means of a clip do not depend on the other clips of its batch, and no clip is encoded twice.
 
-Run: python -m pytest tests/test_embed.py
+Run: python -m pytest tests/encoders/test_embeddings.py
 """
 
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from test_encoder import CONFIGS, build, every_encoder, random_clips
+from test_freezing import CONFIGS, build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
 from utils.data.decoding import Waveforms

@@ -1,9 +1,9 @@
 """Names, zips and audio files that nobody thought of: each is used, or refused in our words.
 
-Run: python -m pytest tests/test_fuzz.py
+Run: python -m pytest tests/data/test_fuzz.py
 
 Here a few examples, the same each time. For a long hunt, with new ones: FUZZ_EXAMPLES=20000 python -m pytest
-tests/test_fuzz.py. What it finds belongs beside the code as an `@example`.
+tests/data/test_fuzz.py. What it finds belongs beside the code as an `@example`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_labels_and_corpora import WHOLE_CORPORA
+from test_corpora import WHOLE_CORPORA
 
 from utils.data.audio import MAX_PEAK, MAX_SECONDS, MIN_SECONDS, SAMPLING_RATE, AudioError, read_waveform
 from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, parse_clip

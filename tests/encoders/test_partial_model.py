@@ -1,13 +1,13 @@
 """Training the last layers on stored outputs of the frozen layers equals training the whole model.
 
-Run: python -m pytest tests/test_tuned.py
+Run: python -m pytest tests/encoders/test_partial_model.py
 """
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from test_encoder import build, every_encoder, random_clips
+from test_freezing import build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
 from utils.encoders.embeddings import embed

@@ -1,6 +1,6 @@
 """A run folder is complete, refused where it holds something, and its card says what was measured.
 
-Run: python -m pytest tests/test_report_and_card.py
+Run: python -m pytest tests/report/test_report_and_card.py
 """
 
 import copy

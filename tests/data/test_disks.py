@@ -1,6 +1,6 @@
 """Full and read-only disks, two runs at once, odd paths: one clear line, and nothing earlier is harmed.
 
-Run: python -m pytest tests/test_bad_days.py
+Run: python -m pytest tests/data/test_disks.py
 
 The disks are real: small file systems in memory. Only root can mount them; else those tests are skipped.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import PROJECT
+from test_corpora import ravdess_names
 from test_download import (  # noqa: F401  fixtures among them
     NO_WAITS,
     RAVDESS,
@@ -28,7 +29,6 @@ from test_download import (  # noqa: F401  fixtures among them
     write_clips,
     write_zip,
 )
-from test_labels_and_corpora import ravdess_names
 
 from utils.data.decoding import decode_files, file_digest
 from utils.data.download import find_corpora

@@ -1,6 +1,6 @@
 """The page in a real browser shows the predictions of the model and stores nothing.
 
-Run: python -m pytest tests/test_space.py
+Run: python -m pytest tests/app/test_space.py
 
 Separate processes serve the pages; the browser is Debian's `chromium`; the Hub is `hub_server.py`.
 """

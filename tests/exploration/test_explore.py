@@ -3,7 +3,7 @@
 Measures and tests agree with independent computations, find the effects that the demo voices contain, and
 find none in shuffled labels.
 
-Run: python -m pytest tests/test_explore.py
+Run: python -m pytest tests/exploration/test_explore.py
 """
 
 import base64

@@ -1,6 +1,6 @@
 """The robustness test: models of constant predictions or of loudness alone fail, perturbations are exact.
 
-Run: python -m pytest tests/test_robustness.py
+Run: python -m pytest tests/evaluation/test_robustness.py
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """`pipeline` gives the probabilities of scikit-learn, and no selection uses a test speaker.
 
-Run: python -m pytest tests/test_probe.py
+Run: python -m pytest tests/encoders/test_probe.py
 """
 
 import copy
@@ -13,7 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from test_encoder import build, every_encoder
+from test_freezing import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
 from utils.encoders.freezing import num_used_layers

@@ -1,6 +1,6 @@
 """Runs are published whole or not at all; what is amiss is one line; an unfinished run goes on elsewhere.
 
-Run: python -m pytest tests/test_hub.py
+Run: python -m pytest tests/hub/test_publication.py
 
 The Hub is `hub_server.py` on this machine; the scripts and their clients are the real ones, in processes of
 their own.

@@ -1,6 +1,6 @@
 """The table of clips: copies, contradictions, unusable and missing files, as in real folders.
 
-Run: python -m pytest tests/test_table.py
+Run: python -m pytest tests/data/test_table.py
 """
 
 import random
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from test_labels_and_corpora import WHOLE_CORPORA
+from test_corpora import WHOLE_CORPORA
 
 from utils.data.audio import read_waveform
 from utils.data.table import MAX_LISTED, check_table, read_table

@@ -1,6 +1,6 @@
 """Results by subgroup, error analysis, calibration: verdicts of the tests, a sentence for each failed one.
 
-Run: python -m pytest tests/test_fairness.py
+Run: python -m pytest tests/evaluation/test_subgroups.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """Decoding: the file formats of real corpora, damaged files, and the cache.
 
-Run: python -m pytest tests/test_audio.py
+Run: python -m pytest tests/data/test_audio.py
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Labels in file names: complete published corpora, and the unusual names of real copies.
 
-Run: python -m pytest tests/test_labels_and_corpora.py
+Run: python -m pytest tests/data/test_corpora.py
 """
 
 from collections import Counter

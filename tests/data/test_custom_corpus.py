@@ -1,6 +1,6 @@
 """Custom corpora: recordings of the user for training or evaluation, with no speaker on both sides.
 
-Run: python -m pytest tests/test_own_clips.py
+Run: python -m pytest tests/data/test_custom_corpus.py
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Explanations find known evidence: a tone, a group of features, a region of a spectrogram.
 
-Run: python -m pytest tests/test_explain.py
+Run: python -m pytest tests/evaluation/test_explanations.py
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Figures: labels are complete, the numbers are those of the input, the same input gives the same file.
 
-Run: python -m pytest tests/test_plots.py
+Run: python -m pytest tests/report/test_plots.py
 """
 
 import subprocess

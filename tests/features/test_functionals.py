@@ -1,6 +1,6 @@
 """Functionals: names, difficult clips, invariance (gain, silence), known values, and the cache.
 
-Run: python -m pytest tests/test_features.py
+Run: python -m pytest tests/features/test_functionals.py
 """
 
 import subprocess

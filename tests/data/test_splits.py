@@ -1,13 +1,13 @@
 """Who trains, who validates, who tests: on the names of the whole corpora, exactly.
 
-Run: python -m pytest tests/test_splits.py
+Run: python -m pytest tests/data/test_splits.py
 """
 
 from dataclasses import asdict
 
 import pandas as pd
 import pytest
-from test_labels_and_corpora import WHOLE_CORPORA, WORDS
+from test_corpora import WHOLE_CORPORA, WORDS
 
 from utils.data.corpora import CORPORA, parse_clip
 from utils.data.labels import EMOTIONS, choose_emotions

@@ -1,6 +1,6 @@
 """Scores equal those of scikit-learn, intervals a plain bootstrap over speakers; latency, calibration.
 
-Run: python -m pytest tests/test_metrics.py
+Run: python -m pytest tests/evaluation/test_metrics.py
 """
 
 import time

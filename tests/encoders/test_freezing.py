@@ -1,6 +1,6 @@
 """Clips of one batch do not influence each other, and training changes only the trainable parameters.
 
-Run: python -m pytest tests/test_encoder.py
+Run: python -m pytest tests/encoders/test_freezing.py
 """
 
 import os

@@ -1,6 +1,6 @@
 """The synthetic demo corpus: complete, reproducible, with the intended prosody.
 
-Run: python -m pytest tests/test_demo.py
+Run: python -m pytest tests/data/test_demo.py
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Finding, unpacking and downloading corpora, with real zips and a local HTTP server.
 
-Run: python -m pytest tests/test_download.py
+Run: python -m pytest tests/data/test_download.py
 """
 
 import contextlib

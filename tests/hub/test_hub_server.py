@@ -1,6 +1,6 @@
 """The Hub server for tests responds to real clients like the Hub, and produces the configured faults.
 
-Run: python -m pytest tests/test_hub_server.py
+Run: python -m pytest tests/hub/test_hub_server.py
 """
 
 import base64

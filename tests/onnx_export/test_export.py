@@ -1,6 +1,6 @@
 """The ONNX files of a run give the predictions of its classifier, and the code example of the card runs.
 
-Run: python -m pytest tests/test_export.py
+Run: python -m pytest tests/onnx_export/test_export.py
 """
 
 import json

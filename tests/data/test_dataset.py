@@ -1,6 +1,6 @@
 """The DatasetDict: each row has the label and the waveform of its clip, and no other clips are included.
 
-Run: python -m pytest tests/test_dataset.py
+Run: python -m pytest tests/data/test_dataset.py
 """
 
 import shutil
