@@ -195,7 +195,7 @@ def differences(run: Run, reference: Run) -> list[str]:
 
 
 def litter(run: Run, reference: Run) -> list[str]:
-    """Return what lies about outside the run folder, in the cache and the corpus: it costs room, no more."""
+    """Return what lies about outside the run folder, in the cache and the corpus: it costs disk space, no more."""
     found = files_of(run.cache) - files_of(reference.cache)
     found |= files_of(run.project / "data") - files_of(reference.project / "data")
     return sorted(found)

@@ -1,4 +1,4 @@
-"""The convolutional network, as a user runs it, and the batches that it hears.
+"""train_cnn.py as a user runs it, its batches, and how it resumes.
 
 Run: python -m pytest tests/test_train_cnn.py
 """
@@ -205,7 +205,7 @@ def test_an_epoch_has_every_clip_and_each_emotion_the_same_weight():
 
 def test_batches_depend_on_seed_epoch_and_number_alone():
     first, second = segments(clips(12), mixup=0.2), segments(clips(12), mixup=0.2)
-    second[0]  # what was heard before does not matter
+    second[0]  # earlier batches do not matter
     for a, b in zip(first[1], second[1], strict=True):
         np.testing.assert_array_equal(a, b)
     second.epoch = 1

@@ -1,4 +1,4 @@
-"""The whole story, as a user runs it: train, die, resume, two processes, card, pipeline.
+"""train_wav2vec2.py as a user runs it: train, kill, resume, several processes, card, pipeline.
 
 pytest tests/test_train_wav2vec2.py
 """
@@ -236,7 +236,7 @@ def test_killed_in_a_later_fold_it_goes_on_there_and_ends_with_the_same_scores(t
     predictions = pd.read_csv(killed / "predictions.csv")
     assert (killed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
 
-    # Every speaker was tested once, by a model that had not heard them; one more model is left.
+    # Every speaker was tested once, by a model that had not seen them; one more model is left.
     assert len(predictions) == 128 and predictions["clip"].is_unique
     assert predictions.groupby("speaker")["fold"].nunique().max() == 1
     assert [fold["clips"] for fold in metrics_of(whole)["folds"]] == [32] * 4
@@ -503,8 +503,8 @@ def test_with_allow_partial_the_run_ends_and_its_card_names_what_was_missing(cor
     assert metrics["corpora"][0]["unusable"] == ["03-01-05-01-01-01-05: empty file"]
     # The 48 calm clips and the broken one are not used.
     assert [row["clips"] for row in metrics["corpora"]] == [720 - 96 - 1, 70]
-    heard = set(metrics["split"]["train"]["speakers"]) | set(metrics["split"]["validation"]["speakers"])
-    assert not heard & set(metrics["split"]["test"]["speakers"])
+    seen = set(metrics["split"]["train"]["speakers"]) | set(metrics["split"]["validation"]["speakers"])
+    assert not seen & set(metrics["split"]["test"]["speakers"])
     assert set(metrics["test_per_corpus"]) == {"ravdess", "tess"}
     assert "720 of its 1440 clips" in card and "70 of its 2800 clips" in card
     assert "03-01-05-01-01-01-05: empty file" in card

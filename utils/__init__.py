@@ -1,1 +1,1 @@
-"""Rooms that the three training scripts share; each imports only rooms above it (see CONTRIBUTING.md)."""
+"""The packages that the training scripts share, and the commands (see CONTRIBUTING.md)."""

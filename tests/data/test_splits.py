@@ -85,8 +85,8 @@ def test_corpora_together_are_split_as_each_alone(ravdess, tess):
     both = whole_split("ravdess", "tess")
     alone = pd.concat([ravdess[ravdess["emotion"] != "calm"], tess])
     assert both.set_index("clip")["split"].to_dict() == alone.set_index("clip")["split"].to_dict()
-    heard = speakers(both, "train") | speakers(both, "validation")
-    assert not heard & speakers(both, "test")
+    seen = speakers(both, "train") | speakers(both, "validation")
+    assert not seen & speakers(both, "test")
 
 
 def test_only_the_chosen_emotions_are_handed_on_and_the_given_table_stays_as_it_was():
@@ -222,9 +222,9 @@ def test_random_works_for_a_single_speaker():
 @pytest.mark.parametrize("protocol", ["holdout", "random"])
 def test_an_emotion_that_nobody_trains_is_named(protocol):
     table = table_of("ravdess")
-    heard = ~table["speaker"].isin(CORPORA["ravdess"].test_speakers) | (protocol == "random")
+    seen = ~table["speaker"].isin(CORPORA["ravdess"].test_speakers) | (protocol == "random")
     with pytest.raises(InputError, match="--emotions: no training clip is angry"):
-        split_table(table[~(heard & (table["emotion"] == "angry"))], protocol, EMOTIONS)
+        split_table(table[~(seen & (table["emotion"] == "angry"))], protocol, EMOTIONS)
 
 
 def test_the_digest_says_which_clip_is_where_under_which_label(ravdess):

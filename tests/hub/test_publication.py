@@ -428,7 +428,7 @@ def kept(hub: HubServer, repo_id: str) -> int:
 @pytest.mark.parametrize("name", GO_ON)
 def test_killed_it_goes_on_from_the_hub_on_a_new_machine(name, hub, cache, tmp_path):
     options = [f"--cache_dir={cache}", "--push_to_hub", "--hub_model_id=me/name", "--hub_strategy=checkpoint"]
-    if name == "wav2vec2":  # a path, which nothing on the Hub may tell; the demo's encoder is another
+    if name == "wav2vec2":  # a path, which nothing on the Hub may name; the demo's encoder is another
         options += [f"--model_name_or_path={tmp_path / 'encoder'}"]
     hub.fail("POST", "/branch/checkpoint", status=500)  # must not stop the training
     process = start(

@@ -400,9 +400,9 @@ def test_nothing_of_this_machine_and_no_token_is_published(run_folder):
 def test_test_speakers_are_in_no_other_split(measured):
     for metrics, predictions in measured.values():
         split = metrics["split"]
-        heard = {*split["train"]["speakers"], *split["validation"]["speakers"]}
+        seen = {*split["train"]["speakers"], *split["validation"]["speakers"]}
         assert set(predictions["speaker"]) == set(split["test"]["speakers"])
-        assert not heard & set(predictions["speaker"])
+        assert not seen & set(predictions["speaker"])
         assert metrics["test"]["clips"] == split["test"]["clips"] == len(predictions)
 
 
@@ -667,12 +667,12 @@ def test_the_card_says_how_far_its_probabilities_can_be_believed(measured, card_
 def test_each_fold_has_its_own_temperature(measured):
     metrics, predictions = measured["ravdess"]
     halves = predictions.assign(fold=np.where(np.arange(len(predictions)) % 2, "b", "a"))
-    told = report.describe_calibration(halves, metrics["emotions"], {"a": 1.0, "b": 2.0, "final": 3.0})
-    assert told["temperature"] == 3.0
+    found = report.describe_calibration(halves, metrics["emotions"], {"a": 1.0, "b": 2.0, "final": 3.0})
+    assert found["temperature"] == 3.0
     shares = halves.filter(regex="^p_").to_numpy().copy()
     shares[1::2] = scale_temperature(shares[1::2], 0.5)
     truth = halves["emotion"].map(metrics["emotions"].index).to_numpy()
-    assert told["before"]["ece"] == pytest.approx(expected_calibration_error(truth, shares))
+    assert found["before"]["ece"] == pytest.approx(expected_calibration_error(truth, shares))
 
 
 def test_the_card_runs_what_it_says(measured, card_of, tmp_path):
