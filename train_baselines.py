@@ -1,4 +1,4 @@
-"""Train classical baselines on RAVDESS and TESS: functionals of the voice, scikit-learn, a model card each.
+"""Train classical baselines on RAVDESS and TESS: acoustic functionals, scikit-learn, a model card each.
 
 Try it offline, with synthetic voices (2 CPU cores: about a minute):
 
@@ -12,8 +12,9 @@ The random split of most notebooks, to see how much it inflates the scores:
 
     python train_baselines.py --corpora tess --features mfcc --protocol random --output_dir runs/random
 
-Each model gets a run folder of its own below --output_dir: card (README.md), metrics.json, predictions.csv,
-figures and the fitted pipeline (model.skops).
+Without options: RAVDESS speech and TESS, the emotions that both have, tested on fixed unseen speakers
+(--protocol holdout). Each model gets a run folder of its own below --output_dir: card (README.md),
+metrics.json, predictions.csv, figures and the fitted pipeline (model.skops).
 """
 
 import sys
@@ -86,7 +87,7 @@ from utils.runtime import describe_device, logger
 
 def build_model(name: str, num_features: int, seed: int):
     """Return (the model in words, pipeline, grid of hyper-parameters). Everything fitted is inside."""
-    balanced = {"class_weight": "balanced", "random_state": seed}
+    common = {"class_weight": "balanced", "random_state": seed}
     forest = RandomForestClassifier(500, class_weight="balanced_subsample", random_state=seed)
     # After standardisation the squared distance of two clips is about 2 * num_features.
     gammas = [share / num_features for share in (0.1, 0.3, 1)]
@@ -101,17 +102,17 @@ def build_model(name: str, num_features: int, seed: int):
         ),
         "lr": (
             "logistic regression",
-            [LogisticRegression(max_iter=5_000, **balanced)],
+            [LogisticRegression(max_iter=5_000, **common)],
             {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]},
         ),
         "svm_rbf": (
             "a support vector machine with an RBF kernel",
-            [SVC(kernel="rbf", **balanced)],
+            [SVC(kernel="rbf", **common)],
             {"svc__C": [1, 3, 10, 30], "svc__gamma": gammas},
         ),
         "svm_poly": (
             "a support vector machine with a polynomial kernel",
-            [SVC(kernel="poly", coef0=1.0, **balanced)],
+            [SVC(kernel="poly", coef0=1.0, **common)],
             {"svc__C": [0.1, 1], "svc__degree": [2, 3]},
         ),
         "rf": (
@@ -180,9 +181,9 @@ def main(data: DataOptions, choice: ModelOptions, options: RunOptions, hub: HubO
     plan = plan_models(clips, data.protocol, options.seed)
     features = extract_table(clips.waveforms, clips.digests, data.cache_folder(), choice.features)
     if choice.speaker_normalization:
-        rows = clips.table.index
-        features[rows] = normalize_speakers(features[rows], clips.table["speaker"])
-    for run in runs.values():  # all now: a model that is still to come must not keep an older card
+        index = clips.table.index
+        features[index] = normalize_speakers(features[index], clips.table["speaker"])
+    for run in runs.values():  # all of them first, so that an interruption leaves no outdated card
         run.begin(clips, plan, {"features": choice.features, "normalized": choice.speaker_normalization})
     perturbed = None
     if wants_robustness(data, options) and not choice.speaker_normalization:  # all models share the features
@@ -195,7 +196,7 @@ def main(data: DataOptions, choice: ModelOptions, options: RunOptions, hub: HubO
         run.started = time.perf_counter()
         try:
             train(name, run, choice, features, perturbed)
-        except InputError as error:  # it could not be published; the other models are still to be trained
+        except InputError as error:  # of its publication; the other models are still to be trained
             logger.warning("%s: %s", name, error)
             unpublished.append(error)
     if unpublished:
@@ -212,17 +213,18 @@ def train(
         perturbed: perturbation -> features of the perturbed test clips; None: robustness is not tested.
     """
     plan, emotions, seed = run.plan, run.clips.emotions, run.options.seed
-    last, groups = list(plan.folds)[-1], list(feature_groups(choice.features).values())
+    last_fold, groups = list(plan.folds)[-1], list(feature_groups(choice.features).values())
     for fold, split in run.unfinished():
-        train, test = (split[split["split"] == part] for part in ("train", "test"))
+        # Validation clips only set the temperature that the card reports.
+        train_rows, test_rows = (split[split["split"] == part] for part in ("train", "test"))
         begun = time.perf_counter()
-        model, chosen = fit(name, features[train.index], train, run.data.protocol, seed)
+        model, chosen = fit(name, features[train_rows.index], train_rows, run.data.protocol, seed)
         facts = {"seconds": time.perf_counter() - begun, "chosen": chosen, "importance": None}
         if split is plan.final:  # what is scored is what was saved
             model, trusted, megabytes = save_skops(model, run.folder)
-        if fold == last:
+        if fold == last_fold:  # once is enough: it takes as long as the training
             facts["importance"] = permutation_importance(
-                model.predict, features[test.index], test["emotion"], groups, emotions, seed
+                model.predict, features[test_rows.index], test_rows["emotion"], groups, emotions, seed
             )
         run.score(
             fold, lambda part, rows, model=model: predict_proba(model, features[rows.index], emotions), facts
@@ -239,7 +241,7 @@ def describe(name: str, run: TrainingRun, choice: ModelOptions, model, num_featu
 
     def predict(waveforms: list[np.ndarray]) -> np.ndarray:
         features = extract_all(waveforms, choice.features)
-        if choice.speaker_normalization:
+        if choice.speaker_normalization:  # all waveforms of a call are of one speaker
             features = normalize_speakers(features, ["one"] * len(features))
         return predict_proba(model, features, run.clips.emotions)
 

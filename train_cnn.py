@@ -4,8 +4,8 @@ Try it offline, with synthetic voices (2 CPU cores: about two minutes):
 
     python train_cnn.py --demo
 
-The full run, under the speaker-independent folds of published results (7 models, each some ten minutes on one
-CPU core):
+The full run, under the speaker-independent folds of published results (six folds and the model to publish,
+each some ten minutes on one CPU core):
 
     python train_cnn.py --corpora ravdess --protocol folds --output_dir runs/cnn
 
@@ -13,7 +13,9 @@ One model, tested on unseen speakers, from clips that you have:
 
     python train_cnn.py --corpora ravdess tess --data_dir ~/clips --output_dir runs/cnn
 
-The run folder then holds model.keras, which maps a waveform to emotion probabilities and loads with
+Without options: RAVDESS speech and TESS, the emotions that both have, tested on fixed unseen speakers
+(--protocol holdout); the epoch with the best validation UAR (unweighted average recall) is kept. The run folder
+then holds model.keras, which maps a waveform to emotion probabilities and loads with
 `keras.models.load_model`, its card (README.md), metrics.json, predictions.csv and figures.
 """
 
@@ -64,7 +66,7 @@ DEMO = {
     "mixup": 0.0,
     "ema_decay": 0.98,
 }
-"""What --demo stands for; each can still be given."""
+"""Defaults under --demo; options on the command line override them."""
 
 
 def parse_arguments(argv: list[str]) -> tuple:
@@ -120,7 +122,7 @@ def build_spectrogram() -> keras.Model:
     Neither depends on the gain; silence around the speech is 0, like the padding of a convolution.
     """
     waveform = keras.Input((None,), name="waveform")
-    # Its own decibels would be relative to the loudest clip of the batch.
+    # With power_to_db=True the decibels would be relative to the loudest clip of the batch.
     mel = layers.MelSpectrogram(
         fft_length=WINDOW,
         sequence_stride=HOP,
@@ -149,16 +151,16 @@ def build_network(num_emotions: int, width: int, dropout: float) -> keras.Model:
     bands = keras.Input((None, NUM_MELS, 1), name="bands")
     speech = keras.Input((None,), name="speech")
 
-    # Patches of time and frequency; frequency is pooled more than time. Silent frames are set to 0 after each
-    # layer, like the padding of a convolution, so silence around the words changes nothing.
-    hidden, sounds = bands, ops.expand_dims(speech, -1)
+    # Frequency is pooled more than time. Silent frames are masked after each layer, so that leading and
+    # trailing silence acts like the zero padding of a convolution.
+    hidden, mask = bands, ops.expand_dims(speech, -1)
     for channels, pool in ((width, (2, 2)), (2 * width, (1, 2)), (4 * width, (2, 2)), (4 * width, (1, 2))):
         hidden = layers.Conv2D(channels, 3, padding="same", use_bias=False)(hidden)
         hidden = layers.BatchNormalization(momentum=0.9)(hidden)
         hidden = layers.ReLU()(hidden)
         hidden = layers.MaxPooling2D(pool, padding="same")(hidden)
-        sounds = ops.max_pool(sounds, pool[0], padding="same")
-        hidden = layers.SpatialDropout2D(0.05)(hidden) * ops.expand_dims(sounds, -1)
+        mask = ops.max_pool(mask, pool[0], padding="same")
+        hidden = layers.SpatialDropout2D(0.05)(hidden) * ops.expand_dims(mask, -1)
 
     # Context over time.
     hidden = layers.Reshape((-1, hidden.shape[2] * hidden.shape[3]))(hidden)
@@ -166,12 +168,12 @@ def build_network(num_emotions: int, width: int, dropout: float) -> keras.Model:
         hidden = layers.Conv1D(8 * width, 3, padding="same", dilation_rate=dilation, use_bias=False)(hidden)
         hidden = layers.BatchNormalization(momentum=0.9)(hidden)
         hidden = layers.ReLU()(hidden)
-        hidden = layers.SpatialDropout1D(0.05)(hidden) * sounds
+        hidden = layers.SpatialDropout1D(0.05)(hidden) * mask
 
     # Weighted mean and deviation over the frames with speech (attentive statistics pooling, Okabe et al.
     # 2018).
     attention = layers.Dense(1)(layers.Dense(64, activation="tanh")(hidden))
-    weight = ops.softmax(attention + ops.log(sounds + 1e-9), axis=1)
+    weight = ops.softmax(attention + ops.log(mask + 1e-9), axis=1)
     mean = ops.sum(weight * hidden, axis=1, keepdims=True)
     deviation = ops.sqrt(ops.sum(weight * ops.square(hidden - mean), axis=1) + 1e-4)
     summary = layers.Concatenate()([ops.squeeze(mean, 1), deviation])
@@ -235,6 +237,7 @@ def main(
 def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: TrainingOptions):
     """Train one model; return the classifier of its best epoch, and the `ResumableTraining`."""
     emotions, seed = run.clips.emotions, run.options.seed
+    # Random crops with other speed, gain and noise, mixup; soft targets; balanced class weights.
     segments = TrainingSegments(
         dataset["train"],
         batch_size=training.per_device_train_batch_size,
@@ -262,7 +265,7 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
         "val_uar", mode="max", factor=0.5, patience=max(1, patience // 3)
     )
     progress = ResumableTraining(run.checkpoints_of(name), segments, average, early_stopping, plateau)
-    callbacks = [average, early_stopping, plateau, progress]
+    callbacks = [average, early_stopping, plateau, progress]  # the first one adds val_uar for the others
     if run.uploader:
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: run.uploader()))
     num_done = progress.restore(trainee)
@@ -272,7 +275,7 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
                 segments,
                 initial_epoch=num_done,
                 epochs=training.num_train_epochs,
-                shuffle=False,  # the segments are shuffled: an order of Keras could not be resumed
+                shuffle=False,  # the segments are shuffled by seed and epoch, which can be resumed
                 verbose=2,
                 callbacks=callbacks,
             )

@@ -15,9 +15,9 @@ On a laptop, with clips that you have, the probe alone:
 
     python train_wav2vec2.py --corpora ravdess --data_dir ~/ravdess --num_train_epochs 0
 
-`python train_wav2vec2.py options.yaml` takes the options from a YAML or JSON file; --help_all lists those of
-transformers' TrainingArguments, which work too. The run folder then holds a model for
-`pipeline("audio-classification")`, its card (README.md), metrics.json, predictions.csv and figures.
+Without options: RAVDESS speech and TESS, the emotions that both have, tested on fixed unseen speakers
+(--protocol holdout). The flags of transformers' TrainingArguments work too (--help_all). The run folder then
+holds a model for `pipeline("audio-classification")`, its card, metrics.json, predictions.csv and figures.
 """
 
 import shutil
@@ -117,7 +117,7 @@ DEMO = {
     "head_learning_rate": 1e-2,
     "lr_scheduler_type": "linear",
 }
-"""What --demo stands for; each can still be given."""
+"""Defaults under --demo; options on the command line override them."""
 
 
 def parse_arguments(argv: list[str]) -> tuple:
@@ -129,7 +129,7 @@ def parse_arguments(argv: list[str]) -> tuple:
     _, model, training, *_ = options
     if model.no_probe and training.num_train_epochs <= 0:
         raise InputError(
-            "--no_probe with --num_train_epochs 0: expected one of them; nothing would be trained"
+            "--no_probe with --num_train_epochs 0: give only one of them; nothing would be trained"
         )
     if training.max_length_seconds < MIN_SECONDS:
         raise InputError(
@@ -216,7 +216,7 @@ def main(
     with args.main_process_first():
         settings = asdict(model) | {"augment": training.augment}
         job.checkpoint = run.begin(clips, plan, settings, tidies, job.shared)
-    job.encode()
+    job.encode()  # the frozen encoder over all clips, and a probe for each model of the plan
     for name, split in run.unfinished():
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         candidates, classifier, trainer = train(job, name, split, dataset)
@@ -235,7 +235,7 @@ def main(
 
 
 def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict):
-    """Fine-tune a classifier from the head of its probe.
+    """Predict the validation clips with the probe; fine-tune from its head, and predict them again.
 
     Returns:
         probabilities of the validation clips by "probe" and "fine-tuned", as far as there are both; the
@@ -255,21 +255,21 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
         job.resumed = checkpoint is not None
         callbacks = [OnSaveCallback(run.uploader)] if run.uploader else []
         trainer, adapted = build_trainer(classifier, train, validation, job.tuning, job.args, callbacks)
-        fine_tune(trainer, checkpoint)
+        fine_tune(trainer, checkpoint)  # ends with the weights of the best epoch
         candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
         if adapted:
-            adapted.merge_and_unload()
+            adapted.merge_and_unload()  # into the classifier
     return candidates, classifier, trainer
 
 
 def select(truth: list[int], candidates: dict[str, np.ndarray]) -> dict:
     """Return which stage has the better validation UAR, and the temperature that calibrates it."""
     uar = {
-        kind: balanced_accuracy_score(truth, probabilities.argmax(axis=1))
-        for kind, probabilities in candidates.items()
+        stage: balanced_accuracy_score(truth, probabilities.argmax(axis=1))
+        for stage, probabilities in candidates.items()
     }
     kept = max(uar, key=uar.get)  # the probe, if they are equal
-    scores = ", ".join(f"{kind} {100 * each:.1f} %" for kind, each in uar.items())
+    scores = ", ".join(f"{stage} {100 * each:.1f} %" for stage, each in uar.items())
     logger.info("Validation UAR: %s. Kept: %s", scores, kept)
     temperature = fit_temperature(np.asarray(truth), candidates[kept])
     return {"kept": kept, "temperature": temperature, "validation_uar": uar}

@@ -1,11 +1,11 @@
-"""What all tests share: no network, calm threads, one small synthetic corpus, a Hub on this machine."""
+"""Shared by all tests: no network, passive threads, a small synthetic corpus, a Hub server on this machine."""
 
 import os
 
-# Before any Hugging Face library is imported: nothing may reach for the network.
+# Set before any Hugging Face library is imported: no test may use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-# Idle OpenMP threads would otherwise spin and slow the other test processes down.
+# With the active policy, idle OpenMP threads use the CPU and slow down the other test processes.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
 from pathlib import Path
@@ -20,13 +20,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory) -> Path:
-    """Four synthetic speakers, 120 clips: Actor_01 to Actor_04."""
+    """A corpus of 120 clips by four synthetic speakers, in the folders Actor_01 to Actor_04."""
     return make_demo_corpus(tmp_path_factory.mktemp("demo"), num_speakers=4)
 
 
 @pytest.fixture
 def hub():
-    """A running HubServer with a token each for "me" that writes and that reads, and one for "somebody"."""
+    """A running HubServer with a write token and a read token of "me" and a write token of "somebody"."""
     with HubServer() as server:
         server.add_token("hf_write", "me")
         server.add_token("hf_read", "me", role="read")

@@ -1,11 +1,11 @@
-"""The name of a platform comes in; whether the kit runs on what it has installed goes out.
+"""Check that the kit runs with the packages that a platform has installed.
 
     python ci/platforms/check.py colab
     python ci/platforms/check.py floor   # every requirement at its lower bound
 
-It builds the platform's environment, does the notebook's own `pip install` in it, which may change nothing
-that was there, and runs the demos of all scripts, the page and the notebook. CONTRIBUTING says where the
-lists of packages come from. Environments stay in the user's cache folder (7 GB each).
+The check builds the environment of the platform and runs the `pip install` of its notebook, which must not
+change any installed package. Then it runs the demos of all scripts, the page and the notebook. CONTRIBUTING
+explains where the lists of packages come from. The environments are kept in the user's cache folder (7 GB each).
 """
 
 import argparse
@@ -27,15 +27,15 @@ LISTS = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "speech-emotion-kit" / "platforms"
 
 NUM_TOGETHER = 2
-"""Steps that run at the same time."""
+"""Number of steps that run in parallel."""
 
 STEP_SECONDS = 1_200
-"""A step that takes longer has failed."""
+"""Time limit of a step."""
 
 
 @dataclass(frozen=True)
 class Platform:
-    """Python's version, the file with its packages (None: the lower bounds), and its notebook."""
+    """Python version, file with the packages (None: the lower bounds), and notebook of a platform."""
 
     python: str
     packages: str | None
@@ -68,30 +68,30 @@ STEPS = {
     ],
     "figures": [*PYTEST, "tests/report/test_report_and_card.py", "-k", "predictions_alone"],
 }
-"""Name -> what Python runs, in a clone of the kit."""
+"""Name -> arguments of the Python command, which runs in a clone of the kit."""
 
 
 def lower_bounds() -> list[str]:
-    """Return every requirement at its lower bound, as `name==version`."""
+    """Return each requirement with its lower bound, as `name==version`."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     lines += [line for line in (ROOT / "tests/requirements.txt").read_text().splitlines() if "gradio" in line]
     return [f"{match[1]}=={match[2]}" for line in lines if (match := re.match(r"([\w-]+)>=([\d.]+)", line))]
 
 
 def find_python(version: str) -> str:
-    """Return a Python of that version: from the PATH, or one of pyenv's."""
+    """Return the path of a Python of this version, from the PATH or from pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
-    places = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
-    for place in filter(None, places):
-        # pyenv puts a python3.13 into the PATH that fails where another version is chosen.
-        said = subprocess.run([place, "--version"], capture_output=True, text=True).stdout
-        if said.startswith(f"Python {version}."):
-            return str(place)
+    candidates = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
+    for candidate in filter(None, candidates):
+        # The python3.13 that pyenv puts into the PATH fails if pyenv is set to another version.
+        output = subprocess.run([candidate, "--version"], capture_output=True, text=True).stdout
+        if output.startswith(f"Python {version}."):
+            return str(candidate)
     sys.exit(f"error: no Python {version} found in the PATH or in {pyenv}; install one")
 
 
 class Environment:
-    """A virtual environment with exactly a platform's packages, built where it is missing."""
+    """A virtual environment with exactly the packages of a platform; it is built if it does not exist."""
 
     def __init__(self, name: str, platform: Platform):
         self.packages = lower_bounds()
@@ -101,15 +101,16 @@ class Environment:
         digest = hashlib.sha256("\n".join([platform.python, *self.packages]).encode()).hexdigest()[:12]
         self.folder = CACHE / f"{name}-{digest}"
         self.python = self.folder / "bin" / "python"
-        for other in CACHE.glob(f"{name}-*"):  # of an older list
-            if other.name != self.folder.name:
-                shutil.rmtree(other)
+        for folder in CACHE.glob(f"{name}-*"):
+            if folder.name != self.folder.name:  # built from an older list
+                shutil.rmtree(folder)
         self.constraints = CACHE / f"{name}.txt"
         CACHE.mkdir(parents=True, exist_ok=True)
         self.constraints.write_text("\n".join(self.packages) + "\n")
         if not self.python.exists():
             uv("venv", "--seed", "--python", find_python(platform.python), self.folder)
-        # What an earlier check added goes; a floor has dependencies that its list does not name.
+        # `sync` removes packages that an earlier check added. It cannot be used for the lower bounds: their list
+        # does not contain the dependencies.
         if platform.packages:
             uv("pip", "sync", "--python", self.python, self.constraints)
         else:
@@ -120,8 +121,8 @@ class Environment:
             "VIRTUAL_ENV": str(self.folder),
             "HF_HUB_OFFLINE": "1",
             "OMP_WAIT_POLICY": "passive",
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as a notebook's kernel hands it on
-            "LD_LIBRARY_PATH": os.pathsep.join(map(str, cuda)),  # torchcodec asks for it, on a CPU too
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as the kernel of a notebook sets it
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, cuda)),  # torchcodec loads them on a CPU, too
         }
 
     def versions(self) -> dict[str, str]:
@@ -130,13 +131,13 @@ class Environment:
         return {package["name"]: package["version"] for package in json.loads(listed)}
 
     def conflicts(self) -> set[str]:
-        """Return what `pip check` complains of."""
+        """Return the conflicts that `pip check` reports."""
         done = subprocess.run([self.python, "-m", "pip", "check"], capture_output=True, text=True)
         return set(done.stdout.splitlines()) if done.returncode else set()
 
 
 def uv(*arguments) -> None:
-    """Run uv: it builds such an environment in one minute, pip in ten."""
+    """Run uv, which builds such an environment in one minute (pip: ten minutes)."""
     command = [sys.executable, "-m", "uv", "-q", "--system-certs", *map(str, arguments)]
     subprocess.run(command, check=True)
 
@@ -149,7 +150,11 @@ def notebook_install(notebook: str) -> list[str]:
 
 
 def install(environment: Environment, notebook: str) -> list[str]:
-    """Do what the notebook does, then add what the steps need; return what that changed, in words."""
+    """Run the installation of a notebook, then install the packages that the steps need.
+
+    Returns:
+        one message per problem: pip failed, it changed an installed package, or it caused a conflict.
+    """
     versions, conflicts = environment.versions(), environment.conflicts()
     done = subprocess.run(
         [environment.python, "-m", "pip", *notebook_install(notebook)],
@@ -158,20 +163,20 @@ def install(environment: Environment, notebook: str) -> list[str]:
     after = environment.versions()
     added = sorted(f"{name} {version}" for name, version in after.items() if name not in versions)
     print(f"pip {' '.join(notebook_install(notebook))} added: {', '.join(added) or 'nothing'}", flush=True)
-    faults = [] if done.returncode == 0 else [f"pip failed:\n{done.stdout[-3000:]}"]
-    faults += [
+    problems = [] if done.returncode == 0 else [f"pip failed:\n{done.stdout[-3000:]}"]
+    problems += [
         f"pip changed {name} from {version} to {after.get(name, 'nothing')}"
         for name, version in versions.items()
         if after.get(name) != version
     ]
-    faults += sorted(environment.conflicts() - conflicts)
+    problems += sorted(environment.conflicts() - conflicts)
     tools = ["pytest", "hypothesis", "nbformat", "nbclient", "ipykernel", "playwright"]
     uv("pip", "install", "--python", environment.python, "-c", environment.constraints, *tools)
-    return faults
+    return problems
 
 
 def clone(folder: Path) -> Path:
-    """Return a clone of the kit as it is: what git tracks or would."""
+    """Copy the files that git tracks or would add to a new repository, and return its folder."""
     target = folder / "speech-emotion-kit"
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.check_output(listed, cwd=ROOT, text=True).split("\0")
@@ -184,7 +189,7 @@ def clone(folder: Path) -> Path:
 
 
 def run_steps(environment: Environment, notebook: str, only: list[str]) -> dict[str, str]:
-    """Run the steps in a clone; print each with its seconds; return name -> output of those that failed."""
+    """Run steps in a clone and print the duration of each; return name -> output of the failed steps."""
     failed = {}
     with tempfile.TemporaryDirectory(prefix="platform-") as scratch:
         folder = clone(Path(scratch))
@@ -206,7 +211,7 @@ def run_steps(environment: Environment, notebook: str, only: list[str]) -> dict[
             print(f"{'FAILED' if code else 'ok':6} {time.monotonic() - start:5.0f} s  {name}", flush=True)
 
         first, *others = [name for name in STEPS if not only or name in only]
-        run(first)  # makes the demo's clips, which the others find
+        run(first)  # creates the clips of the demo, which the other steps use
         with ThreadPoolExecutor(NUM_TOGETHER) as threads:
             list(threads.map(run, others))
     return failed
@@ -217,23 +222,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("platform", choices=PLATFORMS)
-    parser.add_argument("--only", nargs="+", default=[], choices=STEPS, help="these steps alone")
+    parser.add_argument("--only", nargs="+", default=[], choices=STEPS, help="run only these steps")
     args = parser.parse_args()
     platform, start = PLATFORMS[args.platform], time.monotonic()
     environment = Environment(args.platform, platform)
     print(
         f"{args.platform}: Python {platform.python}, {len(environment.packages)} packages, "
-        f"{time.monotonic() - start:.0f} s to build",
+        f"built in {time.monotonic() - start:.0f} s",
         flush=True,
     )
-    faults = install(environment, platform.notebook)
+    problems = install(environment, platform.notebook)
     failed = run_steps(environment, platform.notebook, args.only)
     for name, output in failed.items():
         print(f"\n--- {name}\n{output[-4000:]}")
-    for fault in faults:
-        print(f"FAILED {fault}")
-    print(f"{args.platform}: {'FAILED' if failed or faults else 'ok'}, {time.monotonic() - start:.0f} s")
-    sys.exit(bool(failed or faults))
+    for problem in problems:
+        print(f"FAILED {problem}")
+    print(f"{args.platform}: {'FAILED' if failed or problems else 'ok'}, {time.monotonic() - start:.0f} s")
+    sys.exit(bool(failed or problems))
 
 
 if __name__ == "__main__":
