@@ -14,8 +14,8 @@ One model, tested on unseen speakers, from clips that you have:
     python train_cnn.py --corpora ravdess tess --data_dir ~/clips --output_dir runs/cnn
 
 Without options: RAVDESS speech and TESS, the emotions that both have, tested on fixed unseen speakers
-(--protocol holdout); the epoch with the best validation UAR (unweighted average recall) is kept. The run folder
-then holds model.keras, which maps a waveform to emotion probabilities and loads with
+(--protocol holdout); the epoch with the best validation UAR (unweighted average recall) is kept. The run
+folder then holds model.keras, which maps a waveform to emotion probabilities and loads with
 `keras.models.load_model`, its card (README.md), metrics.json, predictions.csv and figures.
 """
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, passive threads, a small synthetic corpus, a Hub server on this machine."""
+"""Shared by all tests: no network, passive threads, a small synthetic corpus, a local server for the Hub."""
 
 import os
 

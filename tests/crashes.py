@@ -1,11 +1,11 @@
-"""Kill a training script at random moments, resume it, and say what a user would find.
+"""Kill a training script at random times, resume it, and report the differences from an uninterrupted run.
 
-A script and a number of kills come in; a table goes out: where the kills hit, and what was then wrong. Each
-kill is a SIGKILL to the script and all that it started, as an out-of-memory killer or the end of a session
-sends it, at a moment drawn evenly from the processor time that an uninterrupted run takes: on a busy machine,
-too, kills come where they should. Each run has a copy of the project, a run folder and a cache of its own;
-every second one has to make its demo corpus first, so that this is cut off, too. Twenty kills of each script,
-on one core (20 to 30 minutes each):
+Input: a script and a number of kills. Output: a table with the phases in which the script was killed and the
+number of faulty runs. A kill is a SIGKILL to the script and all its child processes, like that of the
+out-of-memory killer or at the end of a session. Its time is drawn uniformly from the CPU time of an
+uninterrupted run, so that the load of the machine does not matter. Each run has its own copy of the project,
+run folder and cache. Every second run first has to create the demo corpus, so that kills occur there, too.
+Twenty kills of each script, on one core (20 to 30 minutes each):
 
     python tests/crashes.py train_baselines.py --kills 20 --options --features mfcc --models knn lr \
         --protocol folds --emotions sad angry
@@ -14,10 +14,9 @@ on one core (20 to 30 minutes each):
     python tests/crashes.py train_wav2vec2.py --kills 20 --options --num_train_epochs 3 \
         --early_stopping_patience 1 --emotions sad angry
 
-After a kill no folder may look finished that is not whole. The same command with --resume_from_checkpoint
-true must then end well, with the predictions and scores of the uninterrupted run to the last digit and with
-its files, no more and no less. Whatever of a run was not as it should be stays in --folder, with the logs.
-Results do not depend on the core, but they may on the number of threads: it is one, always.
+After a kill, no incomplete folder may look finished. Then the same command with --resume_from_checkpoint true
+must succeed, with exactly the files, predictions and scores of the uninterrupted run. Faulty runs are kept in
+--folder, with their logs. The number of threads is always one, because results may depend on it.
 """
 
 import argparse
@@ -43,7 +42,7 @@ import safetensors
 
 PROJECT = Path(__file__).resolve().parent.parent
 PHASES = ("importing", "reading", "embedding", "training", "reporting", "finished")
-THRESHOLDS = {
+PHASE_MESSAGES = {
     "Run folder": "reading",
     "Extracting": "embedding",
     "Encoding": "embedding",
@@ -52,10 +51,10 @@ THRESHOLDS = {
     "Validation UAR": "reporting",
     "Predicting the": "reporting",
 }
-"""What the scripts print as a phase begins."""
+"""What the scripts print at the start of a phase -> phase."""
 
 RESULTS = ("split_digest", "validation", "test", "folds", "importance", "stages", "calibration")
-"""What metrics.json must say alike, where the script says it; the rest is of the one run: times, options."""
+"""Keys of metrics.json that must be equal if they exist. Others differ between runs: durations, options."""
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -64,20 +63,21 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("script", help="train_cnn.py, train_baselines.py or train_wav2vec2.py")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--folder", type=Path, help="for the runs; by default a new one for temporary files")
+    parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
+    parser.add_argument("--folder", type=Path, help="of the runs; default: a new temporary folder")
     parser.add_argument(
-        "--options", nargs=argparse.REMAINDER, default=[], help="the script's; the last option here"
+        "--options", nargs=argparse.REMAINDER, default=[], help="options of the script; must come last"
     )
     return parser.parse_args(argv)
 
 
 class Run:
-    """One run of a script, and the folders that it has for itself.
+    """A run of a script with its own folders.
 
     Args:
-        folder: for all of it; made here.
-        source: whose files are copied: the project, or the `project` of another run with its demo corpus.
+        folder: new folder for all files of the run.
+        source: folder to copy the project from: the project itself, or `project` of another run, which
+            contains the demo corpus.
         script, options: the command.
     """
 
@@ -87,8 +87,8 @@ class Run:
         self.output = folder / "runs" / "run"
         self.cache = folder / "cache"
         self.seconds = 0.0
-        places = [f"--output_dir={self.output}", f"--cache_dir={self.cache}"]
-        self.command = [sys.executable, script, "--demo", *places, *options]
+        folders = [f"--output_dir={self.output}", f"--cache_dir={self.cache}"]
+        self.command = [sys.executable, script, "--demo", *folders, *options]
         shutil.copytree(
             source,
             self.project,
@@ -96,21 +96,28 @@ class Run:
         )
         (folder / "tmp").mkdir()
 
-    def go(self, *more: str, kill_after: float = math.inf) -> tuple[int, str]:
-        """Run the command, to its end or for so many seconds of processor time; return its exit code and what
-        it printed. Then `seconds` says how long it took."""
+    def execute(self, *more: str, kill_after: float = math.inf) -> tuple[int, str]:
+        """Run the command, and set `seconds` to its CPU time.
+
+        Args:
+            more: additional options.
+            kill_after: CPU time in seconds after which the command is killed.
+
+        Returns:
+            exit code and output.
+        """
         threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
         environment = os.environ | dict.fromkeys([*threads, "TF_NUM_INTRAOP_THREADS"], "1")
         environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(self.folder / "tmp")}
         with (self.folder / "log.txt").open("a+", encoding="utf-8") as log:
-            begin = log.tell()
+            start = log.tell()
             process = subprocess.Popen(
                 [*self.command, *more],
                 cwd=self.project,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a process group, which can be killed as one
+                start_new_session=True,  # a new process group, which can be killed with all child processes
             )
             watched = psutil.Process(process.pid)
             while process.poll() is None:
@@ -121,25 +128,27 @@ class Run:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                 time.sleep(0.005)
-            log.seek(begin)
+            log.seek(start)
             return process.returncode, log.read()
 
     def run_folders(self) -> list[Path]:
-        """The folders with a card, relative to `output`."""
+        """Return the folders with a card, relative to `output`."""
         return sorted(path.parent.relative_to(self.output) for path in self.output.rglob("README.md"))
 
 
 def phase_of(run: Run, reference: Run, printed: str) -> str:
-    """Say what a run was doing when it was killed, by what it had printed and written."""
+    """Return the phase in which a run was killed, according to its output and files."""
     if run.run_folders() == reference.run_folders():
         return "finished"
     if any(not (path.parent / "README.md").exists() for path in run.output.rglob("figures")):
         return "reporting"
-    seen = {printed.rfind(mark): phase for mark, phase in THRESHOLDS.items() if mark in printed}
-    phase = seen[max(seen)] if seen else "importing"
-    begun = any(run.output.rglob("run.json"))
-    # The baselines print nothing as they begin to train.
-    return "training" if begun and "baselines" in run.command[1] else phase
+    positions = {
+        printed.rfind(message): phase for message, phase in PHASE_MESSAGES.items() if message in printed
+    }
+    phase = positions[max(positions)] if positions else "importing"
+    has_started = any(run.output.rglob("run.json"))
+    # The baselines print nothing at the start of the training.
+    return "training" if has_started and "baselines" in run.command[1] else phase
 
 
 def files_of(folder: Path) -> set[str]:
@@ -147,7 +156,11 @@ def files_of(folder: Path) -> set[str]:
 
 
 def load(path: Path) -> None:
-    """Read a file as what it is; half a file raises."""
+    """Read a file in its format.
+
+    Raises:
+        Exception: of any type, if the file is damaged or incomplete.
+    """
     if path.suffix == ".json":
         json.loads(path.read_text(encoding="utf-8"))
     elif path.suffix == ".csv":
@@ -162,57 +175,60 @@ def load(path: Path) -> None:
             assert all(np.isfinite(tensors.get_tensor(name)).all() for name in tensors.keys())  # noqa: SIM118
 
 
-def false_cards(run: Run, reference: Run) -> list[str]:
-    """Say of each folder with a card what it lacks of the reference's."""
-    found = []
+def find_incomplete_folders(run: Run, reference: Run) -> list[str]:
+    """Return a message for each missing or unreadable file of the folders that have a card."""
+    problems = []
     for folder in run.run_folders():
         missing = files_of(reference.output / folder) - files_of(run.output / folder)
-        found += [f"{folder}: has a card but no {name}" for name in sorted(missing)]
+        problems += [f"{folder}: has a card but no {name}" for name in sorted(missing)]
         for path in (run.output / folder).rglob("*"):
             try:
                 if path.is_file() and "checkpoints" not in path.parts:
                     load(path)
-            except Exception as error:  # whatever it is: a user could not read it
-                found.append(f"{folder}: has a card, but {path.name} cannot be read ({error!r:.200})")
-    return found
+            except Exception as error:  # any exception means that a user could not read the file
+                problems.append(f"{folder}: has a card, but {path.name} cannot be read ({error!r:.200})")
+    return problems
 
 
-def differences(run: Run, reference: Run) -> list[str]:
-    """Say in what a run that was resumed differs from the one that was not interrupted."""
-    found = []
-    ours, theirs = files_of(run.output), files_of(reference.output)
-    found += [f"{name} is left over" for name in sorted(ours - theirs)]
-    found += [f"{name} is missing" for name in sorted(theirs - ours)]
-    for folder in reference.run_folders():
-        here, there = run.output / folder, reference.output / folder
-        if not {"predictions.csv", "metrics.json"} <= files_of(here):
+def find_differences(run: Run, reference: Run) -> list[str]:
+    """Return a message for each difference of a resumed run from the uninterrupted run."""
+    differences = []
+    files, expected_files = files_of(run.output), files_of(reference.output)
+    differences += [f"{name} is left over" for name in sorted(files - expected_files)]
+    differences += [f"{name} is missing" for name in sorted(expected_files - files)]
+    for name in reference.run_folders():
+        folder, expected_folder = run.output / name, reference.output / name
+        if not {"predictions.csv", "metrics.json"} <= files_of(folder):
             continue
-        if (here / "predictions.csv").read_bytes() != (there / "predictions.csv").read_bytes():
-            found.append(f"{folder}: predictions.csv differs")
-        metrics, expected = (json.loads((each / "metrics.json").read_text()) for each in (here, there))
-        found += [f"{folder}: {key} differs" for key in RESULTS if metrics.get(key) != expected.get(key)]
-    return found
+        if (folder / "predictions.csv").read_bytes() != (expected_folder / "predictions.csv").read_bytes():
+            differences.append(f"{name}: predictions.csv differs")
+        metrics, expected = (
+            json.loads((each / "metrics.json").read_text()) for each in (folder, expected_folder)
+        )
+        differences += [f"{name}: {key} differs" for key in RESULTS if metrics.get(key) != expected.get(key)]
+    return differences
 
 
-def litter(run: Run, reference: Run) -> list[str]:
-    """Return what lies about outside the run folder, in the cache and the corpus: it costs disk space, no more."""
-    found = files_of(run.cache) - files_of(reference.cache)
-    found |= files_of(run.project / "data") - files_of(reference.project / "data")
-    return sorted(found)
+def find_leftover_files(run: Run, reference: Run) -> list[str]:
+    """Return additional files in the cache and the corpus. They need disk space and do no other harm."""
+    names = files_of(run.cache) - files_of(reference.cache)
+    names |= files_of(run.project / "data") - files_of(reference.project / "data")
+    return sorted(names)
 
 
-def kill_and_resume(run: Run, reference: Run, moment: float) -> tuple[str, list[str]]:
-    """Kill a run after `moment` seconds and resume it; return the phase it was in, and what was wrong."""
-    code, printed = run.go(kill_after=moment)
+def kill_and_resume(run: Run, reference: Run, seconds: float) -> tuple[str, list[str]]:
+    """Kill a run after some seconds of CPU time and resume it; return the phase and the problems."""
+    code, printed = run.execute(kill_after=seconds)
     phase = phase_of(run, reference, printed)
-    found = [] if code in (0, -signal.SIGKILL) else [f"ended with {code} before it was killed"]
-    found += false_cards(run, reference)
-    code, printed = run.go("--resume_from_checkpoint", "true")
+    problems = [] if code in (0, -signal.SIGKILL) else [f"ended with {code} before it was killed"]
+    problems += find_incomplete_folders(run, reference)
+    code, printed = run.execute("--resume_from_checkpoint", "true")
     if code:
-        return phase, [*found, f"resumed, it ended with {code}: {printed.strip().splitlines()[-1]:.200}"]
+        last_line = printed.strip().splitlines()[-1]
+        return phase, [*problems, f"ended with {code} after it was resumed: {last_line:.200}"]
     if phase == "finished" and "Nothing to train" not in printed:
-        found.append("was finished, and yet did not say so")
-    return phase, found + differences(run, reference)
+        problems.append("was finished, but the resumed run did not report it")
+    return phase, problems + find_differences(run, reference)
 
 
 def main() -> int:
@@ -220,43 +236,46 @@ def main() -> int:
     folder = args.folder or Path(tempfile.mkdtemp(prefix="crashes-"))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    # A snapshot: the project may be worked on meanwhile.
+    # A copy, because the files of the project may change in the meantime.
     snapshot = Run(folder / "snapshot", PROJECT, args.script, args.options).project
-    sources = (snapshot, folder / "reference" / "project")  # the second has its corpus made
-    whole = []
+    sources = (snapshot, folder / "reference" / "project")  # without and with the demo corpus
+    uninterrupted = []
     for name, source in zip(("reference", "again"), sources, strict=True):
         run = Run(folder / name, source, args.script, args.options)
-        code, printed = run.go()
+        code, printed = run.execute()
         if code:
             print(printed)
             return 2
-        whole.append(run)
-    reference, again = whole
-    if found := differences(again, reference):
-        print("Two runs that nobody killed are not alike:", "; ".join(found))
+        uninterrupted.append(run)
+    reference, again = uninterrupted
+    if differences := find_differences(again, reference):
+        print("Two uninterrupted runs differ:", "; ".join(differences))
         return 2
-    seconds = " and ".join(f"{run.seconds:.0f}" for run in whole)
-    print(f"{args.script} {' '.join(args.options)}: {seconds} s. In {folder}", flush=True)
+    durations = " and ".join(f"{run.seconds:.0f}" for run in uninterrupted)
+    print(f"{args.script} {' '.join(args.options)}: {durations} s. Folder: {folder}", flush=True)
 
     generator = np.random.default_rng(args.seed)
-    phases, wrong, left = Counter(), 0, Counter()
+    phases, num_faulty, leftovers = Counter(), 0, Counter()
     for number, share in enumerate(generator.uniform(0, 1, args.kills)):
-        moment = share * whole[number % 2].seconds
+        seconds = share * uninterrupted[number % 2].seconds
         run = Run(folder / f"kill-{number:02d}", sources[number % 2], args.script, args.options)
-        phase, found = kill_and_resume(run, reference, moment)
+        phase, problems = kill_and_resume(run, reference, seconds)
         phases[phase] += 1
-        wrong += bool(found)
-        left.update("a .partial" if ".partial" in name else "another file" for name in litter(run, reference))
-        print(f"{number:3d}  {moment:6.1f} s  {phase:9}  {'; '.join(found) or 'as it should be'}", flush=True)
-        if not found:
+        num_faulty += bool(problems)
+        leftovers.update(
+            "a .partial" if ".partial" in name else "another file"
+            for name in find_leftover_files(run, reference)
+        )
+        print(f"{number:3d}  {seconds:6.1f} s  {phase:9}  {'; '.join(problems) or 'ok'}", flush=True)
+        if not problems:
             shutil.rmtree(run.folder)
     columns = {"script": args.script, "kills": args.kills} | {phase: phases[phase] for phase in PHASES}
-    print(pd.DataFrame([columns | {"wrong": wrong}]).to_string(index=False))
+    print(pd.DataFrame([columns | {"faulty": num_faulty}]).to_string(index=False))
     print(
         "Left in the cache or the corpus:",
-        ", ".join(f"{n} × {what}" for what, n in left.items()) or "nothing",
+        ", ".join(f"{count} × {kind}" for kind, count in leftovers.items()) or "nothing",
     )
-    return min(wrong, 1)
+    return min(num_faulty, 1)
 
 
 if __name__ == "__main__":

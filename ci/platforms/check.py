@@ -5,7 +5,7 @@
 
 The check builds the environment of the platform and runs the `pip install` of its notebook, which must not
 change any installed package. Then it runs the demos of all scripts, the page and the notebook. CONTRIBUTING
-explains where the lists of packages come from. The environments are kept in the user's cache folder (7 GB each).
+explains where the lists of packages come from. Environments are kept in the user's cache folder (7 GB each).
 """
 
 import argparse
@@ -109,8 +109,8 @@ class Environment:
         self.constraints.write_text("\n".join(self.packages) + "\n")
         if not self.python.exists():
             uv("venv", "--seed", "--python", find_python(platform.python), self.folder)
-        # `sync` removes packages that an earlier check added. It cannot be used for the lower bounds: their list
-        # does not contain the dependencies.
+        # `sync` removes packages that an earlier check added. It is not used for the lower bounds: their list
+        # omits dependencies.
         if platform.packages:
             uv("pip", "sync", "--python", self.python, self.constraints)
         else:

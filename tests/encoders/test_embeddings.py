@@ -157,8 +157,8 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState, debug_launcher
-from tests.test_embed import CountingExtractor, clips_of
-from tests.test_encoder import build
+from test_embeddings import CountingExtractor, clips_of
+from test_freezing import build
 from utils.encoders.embeddings import embed
 
 def work():
@@ -173,7 +173,7 @@ debug_launcher(work, num_processes=2)
 
 def test_two_processes_share_the_pass_and_both_return_all_means(tmp_path):
     environment = os.environ | {
-        "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT / 'tests'}",
+        "PYTHONPATH": f"{PROJECT_ROOT}:{Path(__file__).parent}",
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-c", SHARED_PASS, str(tmp_path)]

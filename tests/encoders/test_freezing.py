@@ -6,6 +6,7 @@ Run: python -m pytest tests/encoders/test_freezing.py
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ SHARED_PREDICTION = """
 import sys
 import torch
 from accelerate import PartialState, debug_launcher
-from tests.test_encoder import LENGTHS, build, random_clips
+from test_freezing import LENGTHS, build, random_clips
 from utils.encoders.freezing import predict
 
 class Clips(list):
@@ -247,7 +248,10 @@ debug_launcher(work, num_processes=2)
 
 
 def test_two_processes_share_the_clips_and_both_return_all_probabilities(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{PROJECT_ROOT}:{Path(__file__).parent}",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-c", SHARED_PREDICTION, str(tmp_path)]
     subprocess.run(command, env=environment, check=True, timeout=120)
     clips = [{"input_values": clip} for clip in random_clips(*LENGTHS)]
