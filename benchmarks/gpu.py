@@ -1,13 +1,13 @@
-"""What the kit does on a GPU, in at most eight minutes: a line of JSON for each step as soon as it is done.
+"""Benchmark of the kit on a GPU in at most eight minutes; each result is a line of JSON, written at once.
 
-    python -m benchmarks.gpu --bundle gpu_bundle --data_dir ~/ravdess --encoder ~/small_encoder   # at home
-    bash gpu_bundle/run                                           # there; writes gpu_bundle/results.jsonl
-    python -m benchmarks.gpu --table gpu_bundle/results.jsonl     # the table for the README
+    python -m benchmarks.gpu --bundle gpu_bundle --data_dir ~/ravdess --encoder ~/small_encoder
+    bash gpu_bundle/run     # on the machine with the GPU; writes gpu_bundle/results.jsonl
+    python -m benchmarks.gpu --table gpu_bundle/results.jsonl     # prints the table for the README
 
-The bundle holds the code, RAVDESS of a dozen actors as 16 kHz FLAC, a small pretrained encoder, and wheels of
-what a machine with Python 3.12, PyTorch, transformers, accelerate, scikit-learn and pandas lacks; it needs no
-network there. Each step is a process of its own with a limit of its own, the most important one first; a step
-that fails stops no other. Without a GPU they run with tiny sizes in some minutes, to show that they run.
+The bundle contains the code, the clips of twelve RAVDESS actors as 16 kHz FLAC, a small pretrained encoder and
+wheels of packages. The machine with the GPU needs Python 3.12, PyTorch, transformers, accelerate, scikit-learn
+and pandas, but no network. The steps run in order of importance, each in its own process with its own time limit.
+After a failed step the others still run. Without a GPU the steps run with tiny models in a few minutes, as a test.
 """
 
 import argparse
@@ -28,24 +28,24 @@ from pathlib import Path
 from utils.runtime import PROJECT_ROOT, InputError, describe_device, logger, refuse_arguments, run_script
 
 MAX_SECONDS = 480
-"""For all steps together."""
+"""Time limit of all steps together."""
 
 T4_GB = 15
-"""Memory of the GPU that Colab and Kaggle lend."""
+"""Memory of the GPU that Colab and Kaggle offer without charge."""
 
 ACTORS = (*range(1, 7), *range(19, 25))
-"""A dozen: six who train in the default split, and all who validate and test."""
+"""Six of the training actors of the default split, and all of its validation and test actors."""
 
 WHEELS = (
     *("datasets", "evaluate", "librosa", "soundfile", "soxr", "dill", "multiprocess"),
     *("audioread", "pooch", "decorator", "platformdirs", "cffi", "pycparser"),
 )
-"""What such a machine lacks."""
+"""Packages that the machine with the GPU may lack."""
 
 WHEEL_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
 
 RUN = """#!/usr/bin/env bash
-# Measures the kit on this machine's GPU; results.jsonl has a line for each step that is done.
+# Runs the benchmark of the kit on the GPU of this machine; results.jsonl has a line per result.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 site=$(mktemp -d)
@@ -60,7 +60,7 @@ PYTHONPATH=$site HF_HUB_OFFLINE=1 python3 -m benchmarks.gpu --bundled "$here" "$
 
 
 def make_bundle(folder: Path, data_dirs: list[Path], encoder: Path | None) -> None:
-    """Write code, clips, encoder and `run` into a new folder."""
+    """Write the code, clips, encoder and `run` to a new folder."""
     import soundfile
 
     from utils.data.audio import SAMPLING_RATE, read_waveform
@@ -69,8 +69,8 @@ def make_bundle(folder: Path, data_dirs: list[Path], encoder: Path | None) -> No
     if folder.exists():
         raise InputError(f"--bundle {folder}: exists; expected a new folder")
     files = find_corpora(["ravdess"], data_dirs)["ravdess"]
-    chosen = [file for file in files if int(file.stem.split("-")[-1]) in ACTORS]
-    for file in chosen:
+    selected = [file for file in files if int(file.stem.split("-")[-1]) in ACTORS]
+    for file in selected:
         target = folder / "clips" / f"Actor_{file.stem[-2:]}" / f"{file.stem}.flac"
         target.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(target, read_waveform(file), SAMPLING_RATE)
@@ -85,7 +85,7 @@ def make_bundle(folder: Path, data_dirs: list[Path], encoder: Path | None) -> No
 
 
 def fetch_wheels(folder: Path) -> None:
-    """Download `WHEELS` for Python 3.12 on Linux, in the versions of constraints.txt."""
+    """Download `WHEELS` for Python 3.12 on Linux, with the versions of constraints.txt."""
     options = [f"--platform={platform}" for platform in WHEEL_PLATFORMS]
     options += ["--no-deps", "--only-binary=:all:", "--python-version=3.12", "--implementation=cp"]
     options += [f"--dest={folder}", f"--constraint={PROJECT_ROOT / 'constraints.txt'}"]
@@ -93,11 +93,11 @@ def fetch_wheels(folder: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------
-# The steps. Each yields what it measured, piece by piece.
+# The steps. Each yields its results.
 
 
-class Place:
-    """Where the steps run: clips, encoder, a folder for what they leave, and whether there is a GPU."""
+class Setup:
+    """Clips, encoder, folder for temporary files and device of the steps."""
 
     def __init__(self, folder: Path, scratch: Path):
         import torch
@@ -109,7 +109,7 @@ class Place:
         self.num_steps = 20 if self.on_gpu else 2
 
     def train(self, *options: str) -> Path:
-        """Run train_wav2vec2.py on the clips; return the run's folder."""
+        """Run train_wav2vec2.py on the clips, and return the run folder."""
         run = Path(tempfile.mkdtemp(dir=self.scratch))
         corpora = ["--corpora", "ravdess", "--data_dir", str(self.clips), "--allow_partial"]
         if "--demo" in options:
@@ -128,7 +128,7 @@ class Place:
 
     @functools.cached_property
     def data(self) -> tuple:
-        """The clips with their split (`holdout`), their waveforms, and the emotions."""
+        """Table of the clips with their split (`holdout`), waveforms and emotions."""
         from utils.data import load_clips, plan_models
         from utils.data.options import DataOptions
 
@@ -139,13 +139,13 @@ class Place:
         return plan_models(clips, "holdout", seed=42).final, clips.waveforms, clips.emotions
 
 
-def demo(place: Place):
-    place.train("--demo", "--num_train_epochs=2", "--emotions", "sad", "angry")
+def run_demo(setup: Setup):
+    setup.train("--demo", "--num_train_epochs=2", "--emotions", "sad", "angry")
     yield {}
 
 
-def trained(place: Place, precision: str):
-    """Train, and compare what the run says of its test clips with what the saved model says on the CPU."""
+def train_and_verify(setup: Setup, precision: str):
+    """Train a model, and compare the probabilities of its run with those of the saved model on the CPU."""
     import numpy as np
     import torch
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -154,26 +154,26 @@ def trained(place: Place, precision: str):
     from utils.encoders.freezing import unpadded_logits
     from utils.report.run_folder import load_reference_predictions
 
-    encoder = [f"--model_name_or_path={place.encoder}"] if place.encoder else ["--from_config=tiny"]
-    if not place.on_gpu:
+    encoder = [f"--model_name_or_path={setup.encoder}"] if setup.encoder else ["--from_config=tiny"]
+    if not setup.on_gpu:
         if precision == "fp16":
             yield {"skipped": "fp16 needs a GPU"}
             return
         precision = "fp32"
-    begun = time.perf_counter()
-    run = place.train(*encoder, "--num_train_epochs=1", f"--precision={precision}")
+    start = time.perf_counter()
+    run = setup.train(*encoder, "--num_train_epochs=1", f"--precision={precision}")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     yield {
         "precision": precision,
-        "seconds_of_run": time.perf_counter() - begun,
+        "seconds_of_run": time.perf_counter() - start,
         "uar": metrics["test"]["uar"],
     }
     waveforms, probabilities = load_reference_predictions(run)
     model = AutoModelForAudioClassification.from_pretrained(run, dtype=torch.float32).eval()
     extractor = AutoFeatureExtractor.from_pretrained(run)
-    values = [extractor(one, sampling_rate=SAMPLING_RATE)["input_values"][0] for one in waveforms]
+    inputs = [extractor(waveform, sampling_rate=SAMPLING_RATE)["input_values"][0] for waveform in waveforms]
     with torch.inference_mode():
-        logits = unpadded_logits(model, [torch.as_tensor(each) for each in values])
+        logits = unpadded_logits(model, [torch.as_tensor(each) for each in inputs])
     on_cpu = logits.double().softmax(dim=-1).numpy()
     yield {
         "precision": precision,
@@ -183,54 +183,54 @@ def trained(place: Place, precision: str):
     }
 
 
-def recipe(place: Place, augmented: bool):
-    """The default recipe of a base encoder, at two batch sizes."""
+def measure_recipe(setup: Setup, augmented: bool):
+    """Measure the speed of the default recipe with a base encoder and two batch sizes."""
     for batch_size in (8, 32):
-        trainer, _ = _our_trainer(place, "base", augmented, batch_size)
-        yield _training_speed(place, trainer, "base", "augment" if augmented else "frozen", batch_size)
+        trainer, _ = _our_trainer(setup, "base", augmented, batch_size)
+        yield _training_speed(setup, trainer, "base", "augment" if augmented else "frozen", batch_size)
 
 
-def encoder_pass(place: Place):
-    """The pass over the clips, for the probe."""
+def measure_encoder_pass(setup: Setup):
+    """Measure the speed of encoding the clips for the probe."""
     import torch
 
     from benchmarks.utilization import now
     from utils.encoders.classifier import build_classifier
     from utils.encoders.embeddings import embed
 
-    split, waveforms, emotions = place.data
+    split, waveforms, emotions = setup.data
     for size, num_clips in (("base", 480), ("large", 240)):
-        rows = split.iloc[: num_clips if place.on_gpu else 8]
-        model, extractor = build_classifier("", place.sizes[size], emotions)
-        model.to("cuda" if place.on_gpu else "cpu")
+        rows = split.iloc[: num_clips if setup.on_gpu else 8]
+        model, extractor = build_classifier("", setup.sizes[size], emotions)
+        model.to("cuda" if setup.on_gpu else "cpu")
         for part in ("warm-up", "timed"):
             rows_of_part = rows.iloc[:8] if part == "warm-up" else rows
             _reset_memory(torch)
-            begun = now()
+            start = now()
             embed(
                 model,
                 extractor,
                 waveforms.select(rows_of_part.index),
                 rows_of_part["num_samples"].tolist(),
                 rows_of_part["digest"].tolist(),
-                Path(tempfile.mkdtemp(dir=place.scratch)),
+                Path(tempfile.mkdtemp(dir=setup.scratch)),
             )
-            seconds = now() - begun
+            seconds = now() - start
         yield {
-            "encoder": place.sizes[size],
+            "encoder": setup.sizes[size],
             "clips_per_second": len(rows) / seconds,
             "minutes_for_1440_clips": 1440 / len(rows) * seconds / 60,
             "peak_gb": _peak_gb(torch),
         }
 
 
-def lora(place: Place):
-    trainer, _ = _our_trainer(place, "large", True, 8, lora=True)
-    yield _training_speed(place, trainer, "large", "lora", 8)
+def measure_lora(setup: Setup):
+    trainer, _ = _our_trainer(setup, "large", True, 8, lora=True)
+    yield _training_speed(setup, trainer, "large", "lora", 8)
 
 
-def finish(place: Place):
-    """What comes after the training of a base encoder: the test, robustness, occlusion."""
+def measure_evaluation(setup: Setup):
+    """Measure the duration of the test, the occlusion and the robustness evaluation of a base encoder."""
     import torch
 
     from benchmarks.utilization import now
@@ -243,57 +243,57 @@ def finish(place: Place):
     from utils.evaluation.explanations import occlude
     from utils.evaluation.robustness import measure_robustness
 
-    split, waveforms, emotions = place.data
-    model, extractor = build_classifier("", place.sizes["base"], emotions)
-    model.to("cuda" if place.on_gpu else "cpu").eval()
+    split, waveforms, emotions = setup.data
+    model, extractor = build_classifier("", setup.sizes["base"], emotions)
+    model.to("cuda" if setup.on_gpu else "cpu").eval()
     test = split[split["split"] == "test"]
-    if not place.on_gpu:
+    if not setup.on_gpu:
         test = test.iloc[::20]
 
     def classify(clips):
-        values = [extractor(clip, sampling_rate=SAMPLING_RATE)["input_values"][0] for clip in clips]
+        inputs = [extractor(clip, sampling_rate=SAMPLING_RATE)["input_values"][0] for clip in clips]
         with torch.inference_mode():
-            logits = [unpadded_logits(model, [torch.as_tensor(each).to(model.device)]) for each in values]
+            logits = [unpadded_logits(model, [torch.as_tensor(each).to(model.device)]) for each in inputs]
         return torch.cat(logits).double().softmax(dim=-1).cpu().numpy()
 
     clips = Clips(build_dataset(test, waveforms, emotions)["test"], extractor)
     predict(model, [clips[0]], "warm-up")
-    begun = now()
+    start = now()
     predict(model, clips, "test")
-    yield {"what": "test", "clips": len(clips), "seconds": now() - begun}
-    begun = now()
+    yield {"what": "test", "clips": len(clips), "seconds": now() - start}
+    start = now()
     for row in test.index[:: max(1, len(test) // len(emotions))]:
         occlude(classify, Waveforms(waveforms)[row], SAMPLING_RATE, 0)
-    yield {"what": "occlusion", "seconds": now() - begun}
-    if place.on_gpu:
-        begun = now()
+    yield {"what": "occlusion", "seconds": now() - start}
+    if setup.on_gpu:
+        start = now()
         measure_robustness(classify, test, waveforms, emotions, 0)
-        yield {"what": "robustness", "clips": len(test), "seconds": now() - begun}
+        yield {"what": "robustness", "clips": len(test), "seconds": now() - start}
 
 
-def usual(place: Place):
-    """The recipe of most notebooks and the kit's, in turn, on the same clips."""
+def compare_with_usual_recipe(setup: Setup):
+    """Measure the recipes of this kit and of most notebooks alternately, on the same clips."""
     from benchmarks.trainers import BATCH_SIZE, usual_trainer
     from benchmarks.utilization import time_steps
 
     trainers = {}
-    trainers["augment"], rows = _our_trainer(place, "base", True, BATCH_SIZE)
-    trainers["frozen"], _ = _our_trainer(place, "base", False, BATCH_SIZE)
-    labels = [place.data[2].index(emotion) for emotion in rows["emotion"]]
-    trainers["usual"] = usual_trainer(place.sizes["base"], rows, labels, str(place.scratch / "usual"))
+    trainers["augment"], rows = _our_trainer(setup, "base", True, BATCH_SIZE)
+    trainers["frozen"], _ = _our_trainer(setup, "base", False, BATCH_SIZE)
+    labels = [setup.data[2].index(emotion) for emotion in rows["emotion"]]
+    trainers["usual"] = usual_trainer(setup.sizes["base"], rows, labels, str(setup.scratch / "usual"))
     seconds = {name: [] for name in trainers}
-    for number in range(3):
+    for repetition in range(3):
         for name, trainer in trainers.items():
-            taken = time_steps(trainer, place.num_steps)
-            if number:  # the first allocates
-                seconds[name].append(taken)
-    middle = {name: statistics.median(each) for name, each in seconds.items()}
+            duration = time_steps(trainer, setup.num_steps)
+            if repetition > 0:  # the first one includes memory allocation
+                seconds[name].append(duration)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
     for name in ("augment", "frozen"):
-        yield {"recipe": name, "times_the_usual": middle["usual"] / middle[name]}
+        yield {"recipe": name, "times_the_usual": medians["usual"] / medians[name]}
 
 
-def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora: bool = False):
-    """Return a Trainer on as many training clips as its steps need, and the rows of these."""
+def _our_trainer(setup: Setup, size: str, augmented: bool, batch_size: int, lora: bool = False):
+    """Return a Trainer with as many training clips as its steps need, and the table of these clips."""
     import numpy as np
 
     from benchmarks.trainers import choose_batches, our_trainer
@@ -307,18 +307,18 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
     from utils.encoders.freezing import count_frames, num_used_layers
     from utils.encoders.partial_model import FrozenClips
 
-    split, waveforms, emotions = place.data
+    split, waveforms, emotions = setup.data
     train = split[split["split"] == "train"]
     lengths = train["num_samples"].to_numpy()
     sampler = EqualLengthSampler(lengths, batch_size, 4 * SAMPLING_RATE, seed=42)
-    rows = train.iloc[choose_batches(sampler, place.num_steps)]
+    rows = train.iloc[choose_batches(sampler, setup.num_steps)]
     rows = rows[~rows.index.duplicated()]
-    model, extractor = build_classifier("", place.sizes[size], emotions)
+    model, extractor = build_classifier("", setup.sizes[size], emotions)
     if augmented:
         clips = Clips(build_dataset(rows, waveforms, emotions)["train"], extractor, augmented=True)
     else:
-        model.to("cuda" if place.on_gpu else "cpu")
-        folder = Path(tempfile.mkdtemp(dir=place.scratch))
+        model.to("cuda" if setup.on_gpu else "cpu")
+        folder = Path(tempfile.mkdtemp(dir=setup.scratch))
         lengths = rows["num_samples"].tolist()
         layer = num_used_layers(model.config) - ModelOptions.unfreeze_layers
         frames = Frames(folder, layer, count_frames(model, lengths), model.config.hidden_size)
@@ -326,12 +326,12 @@ def _our_trainer(place: Place, size: str, augmented: bool, batch_size: int, lora
         means = embed(model, extractor, waveforms.select(rows.index), lengths, digests, folder, frames)
         labels = [emotions.index(emotion) for emotion in rows["emotion"]]
         clips = FrozenClips(frames, means, np.arange(len(rows)), labels)
-    folder = tempfile.mkdtemp(dir=place.scratch)
-    return our_trainer(place.sizes[size], clips, emotions, folder, augmented, lora, batch_size), rows
+    folder = tempfile.mkdtemp(dir=setup.scratch)
+    return our_trainer(setup.sizes[size], clips, emotions, folder, augmented, lora, batch_size), rows
 
 
-def _training_speed(place: Place, trainer, size: str, kind: str, batch_size: int) -> dict:
-    """Return the speed of a Trainer's steps, its memory, and how well it uses the GPU."""
+def _training_speed(setup: Setup, trainer, size: str, kind: str, batch_size: int) -> dict:
+    """Return the speed, peak memory and GPU utilization of the steps of a Trainer."""
     import numpy as np
     import torch
 
@@ -339,9 +339,9 @@ def _training_speed(place: Place, trainer, size: str, kind: str, batch_size: int
 
     time_steps(trainer, 2)
     _reset_memory(torch)
-    per_step = time_steps(trainer, place.num_steps) / place.num_steps
-    found = {
-        "encoder": place.sizes[size],
+    per_step = time_steps(trainer, setup.num_steps) / setup.num_steps
+    result = {
+        "encoder": setup.sizes[size],
         "recipe": kind,
         "batch_size": batch_size,
         "seconds_per_step": per_step,
@@ -349,16 +349,16 @@ def _training_speed(place: Place, trainer, size: str, kind: str, batch_size: int
         "seconds_per_epoch_of_960_clips": 960 / batch_size * per_step,
         "peak_gb": _peak_gb(torch),
     }
-    if place.on_gpu:
-        found["share_of_a_t4"] = found["peak_gb"] / T4_GB
-        lengths = np.minimum(place.data[0].query("split == 'train'")["num_samples"], 64_000)
+    if setup.on_gpu:
+        result["share_of_a_t4"] = result["peak_gb"] / T4_GB
+        lengths = np.minimum(setup.data[0].query("split == 'train'")["num_samples"], 64_000)
         model = trainer.model
         config = getattr(model, "config", None) or model._config
         flops = statistics.mean(clip_flops(config, int(length), kind) for length in lengths[::10])
         peak = peak_tflops(None, trainer.args.fp16 or trainer.args.bf16)
-        found["busy_share"] = busy_share(trainer, place.num_steps)
-        found["share_of_peak"] = flops * batch_size / per_step / peak / 1e12 if peak else None
-    return found
+        result["busy_share"] = busy_share(trainer, setup.num_steps)
+        result["share_of_peak"] = flops * batch_size / per_step / peak / 1e12 if peak else None
+    return result
 
 
 def _reset_memory(torch) -> None:
@@ -372,46 +372,46 @@ def _peak_gb(torch) -> float | None:
 
 
 STEPS: dict[str, tuple[int, Callable]] = {
-    "demo": (60, demo),
-    "trained, bf16": (90, functools.partial(trained, precision="bf16")),
-    "trained, fp16": (90, functools.partial(trained, precision="fp16")),
-    "recipe, --augment": (60, functools.partial(recipe, augmented=True)),
-    "recipe": (60, functools.partial(recipe, augmented=False)),
-    "pass": (60, encoder_pass),
-    "LoRA, large": (60, lora),
-    "finish": (90, finish),
-    "against the usual recipe": (60, usual),
+    "demo": (60, run_demo),
+    "trained, bf16": (90, functools.partial(train_and_verify, precision="bf16")),
+    "trained, fp16": (90, functools.partial(train_and_verify, precision="fp16")),
+    "recipe, --augment": (60, functools.partial(measure_recipe, augmented=True)),
+    "recipe": (60, functools.partial(measure_recipe, augmented=False)),
+    "pass": (60, measure_encoder_pass),
+    "LoRA, large": (60, measure_lora),
+    "finish": (90, measure_evaluation),
+    "against the usual recipe": (60, compare_with_usual_recipe),
 }
-"""In order of importance: name -> seconds at most, and what yields its figures."""
+"""Name -> time limit in seconds, and function that yields the results; in order of importance."""
 
 
 # ---------------------------------------------------------------------------------------------------
-# Running them
+# Running the steps
 
 
 def run_steps(folder: Path, results: Path) -> None:
-    """Run each step in a process of its own; its lines go to `results` as it measures."""
+    """Run each step in its own process, which appends its results to the file `results`."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        # Without a GPU nobody waits for a machine that is lent.
-        patience = 1 if Place(folder, Path(scratch)).on_gpu else 4
+        # Without a GPU the duration matters less, and the steps are slower.
+        limit_factor = 1 if Setup(folder, Path(scratch)).on_gpu else 4
         for name, (limit, _) in STEPS.items():
-            left = patience * MAX_SECONDS - (time.monotonic() - start)
-            begun = time.monotonic()
-            error = "no time was left" if left < 10 else None
+            seconds_left = limit_factor * MAX_SECONDS - (time.monotonic() - start)
+            step_start = time.monotonic()
+            error = "no time was left" if seconds_left < 10 else None
             if not error:
                 command = [sys.executable, "-m", "benchmarks.gpu", "--bundled", str(folder), "--step", name]
                 command += ["--results", str(results), "--scratch", scratch]
-                error = run_limited(command, min(patience * limit, left))
-            taken = time.monotonic() - begun
-            _note(results, {"step": name, "seconds": taken, "error": error})
-            logger.info("%-6s %5.0f s  %s", "FAILED" if error else "ok", taken, name)
+                error = run_limited(command, min(limit_factor * limit, seconds_left))
+            duration = time.monotonic() - step_start
+            _append(results, {"step": name, "seconds": duration, "error": error})
+            logger.info("%-6s %5.0f s  %s", "FAILED" if error else "ok", duration, name)
             if error:
                 logger.info("%s", error)
 
 
 def run_limited(command: list[str], seconds: float) -> str | None:
-    """Run a command and what it starts; return what went wrong."""
+    """Run a command, and kill it with its child processes at the time limit; return an error message or None."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, cwd=PROJECT_ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -428,17 +428,17 @@ def run_limited(command: list[str], seconds: float) -> str | None:
         return reason + output.read()[-2000:]
 
 
-def _note(results: Path, line: dict) -> None:
+def _append(results: Path, line: dict) -> None:
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def one_step(name: str, folder: Path, results: Path, scratch: Path) -> None:
-    """Run a step in this process, and note each piece of it."""
-    place = Place(folder, scratch)
-    device = describe_device("cuda" if place.on_gpu else "cpu")
-    for found in STEPS[name][1](place):
-        _note(results, {"step": name, "device": device, "date": str(date.today())} | found)
+def run_step(name: str, folder: Path, results: Path, scratch: Path) -> None:
+    """Run a step in this process, and append each of its results to the file `results`."""
+    setup = Setup(folder, scratch)
+    device = describe_device("cuda" if setup.on_gpu else "cpu")
+    for result in STEPS[name][1](setup):
+        _append(results, {"step": name, "device": device, "date": str(date.today())} | result)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ def one_step(name: str, folder: Path, results: Path, scratch: Path) -> None:
 
 
 def table(results: Path) -> str:
-    """Return the results as Markdown: a line for each piece that was measured."""
+    """Return the results as a Markdown table with a row per result and failed step."""
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     measured = [line for line in lines if "device" in line]
     if not measured:
@@ -472,12 +472,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.error = refuse_arguments
-    parser.add_argument("--bundle", type=Path, help="make this folder")
-    parser.add_argument("--data_dir", nargs="+", type=Path, default=[], help="folders or zips with RAVDESS")
+    parser.add_argument("--bundle", type=Path, help="create this bundle")
+    parser.add_argument("--data_dir", nargs="+", type=Path, default=[], help="folders or zips of RAVDESS")
     parser.add_argument("--encoder", type=Path, help="folder of a small pretrained encoder")
     parser.add_argument("--table", type=Path, help="print these results as a table")
-    parser.add_argument("--bundled", type=Path, help="run the steps on what this folder holds")
-    parser.add_argument("--results", type=Path, help="file for their lines; default: in that folder")
+    parser.add_argument("--bundled", type=Path, help="run the steps with this bundle")
+    parser.add_argument(
+        "--results", type=Path, help="file for the results; default: results.jsonl in the bundle"
+    )
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -485,13 +487,18 @@ def main() -> None:
         make_bundle(args.bundle, args.data_dir, args.encoder)
         fetch_wheels(args.bundle / "wheels")
         megabytes = sum(path.stat().st_size for path in args.bundle.rglob("*") if path.is_file()) / 1e6
-        logger.info("%s: %.1f MB. There: bash %s/run", args.bundle, megabytes, args.bundle.name)
+        logger.info(
+            "%s: %.1f MB. On the machine with the GPU: bash %s/run",
+            args.bundle,
+            megabytes,
+            args.bundle.name,
+        )
     elif args.table:
         print(table(args.table))
     elif not args.bundled:
-        raise InputError("expected one of --bundle, --bundled and --table; --help says what they do")
+        raise InputError("expected one of --bundle, --bundled and --table; --help explains them")
     elif args.step:
-        one_step(args.step, args.bundled.resolve(), args.results, args.scratch)
+        run_step(args.step, args.bundled.resolve(), args.results, args.scratch)
     else:
         results = (args.results or args.bundled / "results.jsonl").resolve()
         results.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A killed and resumed run equals an uninterrupted one, and `crashes.py` reports the faults of others.
+"""A killed and resumed run equals an uninterrupted run; `crashes.py` reports missing and wrong files.
 
 Run: python -m pytest tests/test_crashes.py
 """

@@ -6,6 +6,7 @@ Run: python -m pytest tests/encoders/test_embeddings.py
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
