@@ -4,10 +4,11 @@
     bash gpu_bundle/run     # on the machine with the GPU; writes gpu_bundle/results.jsonl
     python -m benchmarks.gpu --table gpu_bundle/results.jsonl     # prints the table for the README
 
-The bundle contains the code, the clips of twelve RAVDESS actors as 16 kHz FLAC, a small pretrained encoder and
-wheels of packages. The machine with the GPU needs Python 3.12, PyTorch, transformers, accelerate, scikit-learn
-and pandas, but no network. The steps run in order of importance, each in its own process with its own time limit.
-After a failed step the others still run. Without a GPU the steps run with tiny models in a few minutes, as a test.
+The bundle contains the code, the clips of twelve RAVDESS actors as 16 kHz FLAC, a small pretrained encoder
+and wheels of packages. The machine with the GPU needs Python 3.12, PyTorch, transformers, accelerate,
+scikit-learn and pandas, but no network. The steps run in order of importance, each in its own process with
+its own time limit. After a failed step the others still run. Without a GPU the steps run with tiny models in
+a few minutes, as a test.
 """
 
 import argparse
@@ -411,7 +412,7 @@ def run_steps(folder: Path, results: Path) -> None:
 
 
 def run_limited(command: list[str], seconds: float) -> str | None:
-    """Run a command, and kill it with its child processes at the time limit; return an error message or None."""
+    """Run a command, and kill it and its child processes at the time limit; return the error message."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, cwd=PROJECT_ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

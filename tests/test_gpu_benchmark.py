@@ -1,4 +1,4 @@
-"""The measurement of a GPU runs on a CPU too, leaves a line for each step, and outlives steps that fail.
+"""The GPU benchmark also runs on a CPU, writes the results of each step, and continues after failed steps.
 
 Run: python -m pytest tests/test_gpu_benchmark.py
 """
@@ -17,31 +17,31 @@ from benchmarks import gpu
 from utils.runtime import InputError
 
 ACTORS = {1: 1, 2: 2, 3: 19, 4: 21}
-"""Speaker of the demo -> actor of RAVDESS: two train, one validates, one tests."""
+"""Speaker of the demo -> RAVDESS actor: two of the training split, one of validation and one of test."""
 
 
 @pytest.fixture(scope="module")
 def bundle(demo_folder, tmp_path_factory) -> Path:
-    """Synthetic voices under the names of RAVDESS, and no encoder."""
+    """A bundle of synthetic clips with the names of RAVDESS clips, without an encoder."""
     folder = tmp_path_factory.mktemp("ravdess")
     for path in demo_folder.rglob("*.wav"):
         *_, emotion, intensity, sentence, repetition, speaker = path.stem.split("-")
         name = f"03-01-{emotion}-{intensity}-{sentence}-{repetition}-{ACTORS[int(speaker)]:02d}.wav"
         shutil.copyfile(path, folder / name)
-    made = tmp_path_factory.mktemp("made") / "bundle"
-    gpu.make_bundle(made, [folder], None)
-    return made
+    bundle = tmp_path_factory.mktemp("new") / "bundle"
+    gpu.make_bundle(bundle, [folder], None)
+    return bundle
 
 
-def test_each_step_runs_without_a_gpu_and_leaves_its_figures(bundle):
+def test_all_steps_run_without_a_gpu_and_their_results_are_in_the_table(bundle):
     command = [sys.executable, "-m", "benchmarks.gpu", "--bundled", str(bundle)]
     done = subprocess.run(command, cwd=bundle / "code", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (bundle / "results.jsonl").read_text().splitlines()]
-    ended = {line["step"]: line["error"] for line in lines if "error" in line}
-    assert ended == dict.fromkeys(gpu.STEPS), done.stdout
-    [compared] = [line for line in lines if "same_answer" in line]
-    assert compared["same_answer"] == 1 and compared["largest_difference"] < 1e-4  # the same device
+    errors = {line["step"]: line["error"] for line in lines if "error" in line}
+    assert errors == dict.fromkeys(gpu.STEPS), done.stdout
+    [comparison] = [line for line in lines if "same_answer" in line]
+    assert comparison["same_answer"] == 1 and comparison["largest_difference"] < 1e-4  # the same device
     for step in ("recipe", "recipe, --augment"):
         sizes = [line["batch_size"] for line in lines if line["step"] == step and "batch_size" in line]
         assert sizes == [8, 32]
@@ -52,15 +52,15 @@ def test_each_step_runs_without_a_gpu_and_leaves_its_figures(bundle):
     assert all(f"| {name} |" in text for name in gpu.STEPS) and "CPU cores" in text
 
 
-def test_a_step_that_hangs_is_ended_with_all_that_it_started():
+def test_a_step_that_exceeds_its_time_limit_is_killed_with_its_child_processes():
     code = "import subprocess; print('begun', flush=True); subprocess.run(['sleep', '60'])"
-    begun = time.monotonic()
+    start = time.monotonic()
     error = gpu.run_limited([sys.executable, "-c", code], 2)
-    assert error == "took longer than 2 s\nbegun\n" and time.monotonic() - begun < 10
+    assert error == "took longer than 2 s\nbegun\n" and time.monotonic() - start < 10
 
 
-def test_a_step_that_fails_stops_no_other(bundle, tmp_path, monkeypatch):
-    (tmp_path / "clips").mkdir()  # none
+def test_the_other_steps_run_after_a_failed_step(bundle, tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()  # contains no clips
     monkeypatch.setattr(gpu, "STEPS", {name: gpu.STEPS[name] for name in ("pass", "LoRA, large")})
     gpu.run_steps(tmp_path, tmp_path / "results.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
@@ -70,6 +70,6 @@ def test_a_step_that_fails_stops_no_other(bundle, tmp_path, monkeypatch):
         gpu.table(tmp_path / "results.jsonl")
 
 
-def test_a_bundle_is_a_new_folder(tmp_path):
+def test_an_existing_folder_is_not_used_for_a_bundle(tmp_path):
     with pytest.raises(InputError, match=f"--bundle {tmp_path}: exists"):
         gpu.make_bundle(tmp_path, [PROJECT], None)

@@ -1,4 +1,4 @@
-"""train_cnn.py as a user runs it, its batches, and how it resumes.
+"""train_cnn.py as a user runs it: complete runs, resuming after a kill, options; and its batches.
 
 Run: python -m pytest tests/test_train_cnn.py
 """
@@ -33,8 +33,8 @@ def cache(tmp_path_factory) -> Path:
 
 
 def command_of(folder: Path, cache: Path, *options: str) -> list[str]:
-    places = [f"--output_dir={folder}", f"--cache_dir={cache}"]
-    return [sys.executable, "train_cnn.py", *options, *places]
+    folders = [f"--output_dir={folder}", f"--cache_dir={cache}"]
+    return [sys.executable, "train_cnn.py", *options, *folders]
 
 
 def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
@@ -56,11 +56,11 @@ def demo_run(tmp_path_factory, cache) -> Path:
     return folder
 
 
-def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
+def test_the_demo_is_better_than_chance_and_has_a_complete_run_folder(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
     code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").rglob("*.py")}
     predictions = pd.read_csv(demo_run / "predictions.csv")
-    named_rightly = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
+    correctly_classified = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
     assert files - code == {
         "README.md", "metrics.json", "predictions.csv", "unpublished/reference_predictions.npz",
         "train_cnn.py", "model_card.md", "requirements.txt", "model.keras",
@@ -68,7 +68,7 @@ def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
         "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/learning_curves.png",
         "figures/waveforms.png", "figures/model.png", "figures/robustness.png", "figures/perturbations.png",
-        *(f"figures/explained_{emotion}.png" for emotion in named_rightly),
+        *(f"figures/explained_{emotion}.png" for emotion in correctly_classified),
     }  # fmt: skip
     assert code <= files
     metrics = metrics_of(demo_run)
@@ -79,7 +79,9 @@ def test_the_demo_learns_and_leaves_a_whole_run(demo_run):
     assert all(sentence in card for sentence in metrics["robustness"]["limitations"])
 
 
-def test_the_cards_snippet_needs_keras_alone_and_gives_the_reports_probabilities(demo_run, tmp_path):
+def test_the_code_example_of_the_card_needs_only_keras_and_gives_the_probabilities_of_the_report(
+    demo_run, tmp_path
+):
     snippet = re.search(r"```python\n(.*?)```", (demo_run / "README.md").read_text(), re.DOTALL).group(1)
     row = pd.read_csv(demo_run / "predictions.csv").iloc[17]
     shutil.copytree(demo_run, tmp_path / "runs" / "cnn")
@@ -87,26 +89,26 @@ def test_the_cards_snippet_needs_keras_alone_and_gives_the_reports_probabilities
     shutil.copy(clip, tmp_path / "speech.wav")
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    answers = dict(line.split() for line in done.stdout.splitlines())
-    assert len(answers) == 8
-    for emotion, probability in answers.items():
+    probabilities = dict(line.split() for line in done.stdout.splitlines())
+    assert len(probabilities) == 8
+    for emotion, probability in probabilities.items():
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=1e-3)
 
 
 @pytest.mark.parametrize("clip", ["Actor_01/03-03-05-01-01-01-01", "Actor_02/03-03-04-01-02-01-02"])
-def test_neither_gain_nor_silence_around_the_words_changes_the_answer(demo_run, clip):
+def test_gain_silence_and_other_clips_of_the_batch_do_not_change_the_probabilities(demo_run, clip):
     classifier = train_cnn.keras.models.load_model(demo_run / "model.keras")
     waveform = read_waveform(PROJECT / "data" / "demo" / f"{clip}.wav")[None]
-    answer = classifier.predict_on_batch(waveform)
-    assert answer.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(classifier.predict_on_batch(0.01 * waveform), answer, atol=1e-4)
-    longer = np.pad(waveform, ((0, 0), (7_680, 24_000)))
-    np.testing.assert_allclose(classifier.predict_on_batch(longer), answer, atol=0.05)
-    others = classifier.predict_on_batch(np.concatenate([waveform, waveform[:, ::-1]]))
-    np.testing.assert_allclose(others[:1], answer, atol=1e-5)  # whoever else is in the batch
+    probabilities = classifier.predict_on_batch(waveform)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(classifier.predict_on_batch(0.01 * waveform), probabilities, atol=1e-4)
+    padded = np.pad(waveform, ((0, 0), (7_680, 24_000)))
+    np.testing.assert_allclose(classifier.predict_on_batch(padded), probabilities, atol=0.05)
+    batch = classifier.predict_on_batch(np.concatenate([waveform, waveform[:, ::-1]]))
+    np.testing.assert_allclose(batch[:1], probabilities, atol=1e-5)
 
 
-def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tmp_path, cache):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(demo_run, tmp_path, cache):
     folder = tmp_path / "killed"
     process = subprocess.Popen(
         command_of(folder, cache, "--demo"),
@@ -128,16 +130,16 @@ def test_killed_and_resumed_the_demo_ends_like_the_run_that_was_not(demo_run, tm
     output = train(folder, cache, "--demo", "--resume_from_checkpoint")
     assert "Epoch 1/" not in output
     assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
-    for part in ("validation", "test"):
-        assert metrics_of(folder)[part] == metrics_of(demo_run)[part]
-    resumed, whole = (metrics_of(each)["training"] for each in (folder, demo_run))
-    assert resumed["history"] == whole["history"]
-    # Its time is that of all epochs, not of those after the kill.
-    assert resumed["seconds"] > sum(figures["seconds"] for figures in before_kill)
+    for split in ("validation", "test"):
+        assert metrics_of(folder)[split] == metrics_of(demo_run)[split]
+    resumed, uninterrupted = (metrics_of(each)["training"] for each in (folder, demo_run))
+    assert resumed["history"] == uninterrupted["history"]
+    # The duration includes the epochs before the kill.
+    assert resumed["seconds"] > sum(epoch["seconds"] for epoch in before_kill)
     assert "complete" in train(folder, cache, "--demo", "--resume_from_checkpoint")
 
 
-def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp_path, cache):
+def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without_its_speaker(tmp_path, cache):
     train(
         tmp_path / "run",
         cache,
@@ -166,13 +168,13 @@ def test_folds_test_every_clip_once_by_a_model_that_did_not_hear_its_speaker(tmp
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
     ],
 )
-def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
+def test_invalid_options_are_refused(options, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_cnn.py", *options, f"--output_dir={tmp_path / 'run'}"])
     with pytest.raises(InputError, match=expected):
         train_cnn.main(*train_cnn.parse_arguments(sys.argv[1:]))
 
 
-def test_a_finished_run_is_not_replaced_unless_asked(demo_run, monkeypatch):
+def test_a_finished_run_is_not_overwritten_without_the_option(demo_run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_cnn.py", "--demo", f"--output_dir={demo_run}"])
     with pytest.raises(InputError, match="--overwrite"):
         train_cnn.main(*train_cnn.parse_arguments(sys.argv[1:]))
@@ -194,7 +196,7 @@ def segments(dataset: Dataset, **options) -> TrainingSegments:
     return TrainingSegments(dataset, batch_size=4, num_samples=24_000, num_emotions=3, seed=1, **settings)
 
 
-def test_an_epoch_has_every_clip_and_each_emotion_the_same_weight():
+def test_all_emotions_have_the_same_weight_in_an_epoch():
     dataset = clips(12)
     weights = np.zeros(3)
     for waveforms, targets, share in (segments(dataset)[batch] for batch in range(3)):
@@ -203,11 +205,11 @@ def test_an_epoch_has_every_clip_and_each_emotion_the_same_weight():
     np.testing.assert_allclose(weights, 4, rtol=1e-5)
 
 
-def test_batches_depend_on_seed_epoch_and_number_alone():
+def test_a_batch_depends_only_on_the_seed_the_epoch_and_its_number():
     first, second = segments(clips(12), mixup=0.2), segments(clips(12), mixup=0.2)
-    second[0]  # earlier batches do not matter
-    for a, b in zip(first[1], second[1], strict=True):
-        np.testing.assert_array_equal(a, b)
+    second[0]  # an earlier batch has no effect on the next one
+    for array, expected in zip(first[1], second[1], strict=True):
+        np.testing.assert_array_equal(array, expected)
     second.epoch = 1
     assert not np.array_equal(first[1][0], second[1][0])
 
@@ -218,21 +220,21 @@ def test_mixed_clips_have_mixed_targets():
     assert targets.min() == pytest.approx(0.1, abs=1e-6) and np.isfinite(waveforms).all()
 
 
-def test_weighted_accuracy_on_whole_clips_is_the_uar():
+def test_the_weighted_accuracy_of_the_validation_batches_is_the_uar():
     dataset = clips(50)
     validation = WholeClips(dataset, 3, batch_size=8)
-    guesses, truth, weights, lengths = [], [], [], []
+    predictions, labels, weights, lengths = [], [], [], []
     for waveforms, targets, share in (validation[batch] for batch in range(len(validation))):
         lengths.append(waveforms.shape[1])
-        guesses += list((np.abs(waveforms).sum(axis=1) * 10).astype(int) % 3)
-        truth += list(targets.argmax(axis=1))
+        predictions += list((np.abs(waveforms).sum(axis=1) * 10).astype(int) % 3)
+        labels += list(targets.argmax(axis=1))
         weights += list(share)
-    assert len(truth) == 50 and lengths == sorted(lengths)
-    accuracy = np.average(np.equal(guesses, truth), weights=weights)
-    assert accuracy == pytest.approx(balanced_accuracy_score(truth, guesses), abs=1e-6)
+    assert len(labels) == 50 and lengths == sorted(lengths)
+    accuracy = np.average(np.equal(predictions, labels), weights=weights)
+    assert accuracy == pytest.approx(balanced_accuracy_score(labels, predictions), abs=1e-6)
 
 
-# ---- Going on ----
+# ---- Resuming ----
 
 
 def small_model():
@@ -250,7 +252,11 @@ def small_model():
 
 
 def fit(folder: Path, epochs: int, learning_rate: float = 1e-3) -> tuple[ResumableTraining, int]:
-    """Train on a few clips as the script does; return also how many epochs had been done before."""
+    """Train a small model on a few clips as the script does.
+
+    Returns:
+        callback, and number of epochs that had been trained before.
+    """
     keras = train_cnn.keras
     keras.utils.clear_session()
     keras.utils.set_random_seed(1)
@@ -276,27 +282,27 @@ def fit(folder: Path, epochs: int, learning_rate: float = 1e-3) -> tuple[Resumab
     return resumable, num_done
 
 
-def test_training_that_early_stopping_ended_does_not_go_on_after_a_kill(tmp_path):
-    ended, _ = fit(tmp_path, epochs=9, learning_rate=0.0)  # nothing gets better
-    assert len(ended.history) == 3
+def test_training_that_was_stopped_early_is_not_continued_after_a_kill(tmp_path):
+    stopped, _ = fit(tmp_path, epochs=9, learning_rate=0.0)  # without improvement
+    assert len(stopped.history) == 3
     resumed, num_done = fit(tmp_path, epochs=9, learning_rate=0.0)
-    assert num_done == 3 and resumed.history == ended.history
+    assert num_done == 3 and resumed.history == stopped.history
     assert resumed.early_stopping.best_epoch == 0
 
 
-def test_an_epoch_whose_state_was_cut_off_is_trained_again(tmp_path):
-    whole, _ = fit(tmp_path / "whole", epochs=3)
+def test_an_epoch_with_an_incomplete_state_is_trained_again(tmp_path):
+    uninterrupted, _ = fit(tmp_path / "uninterrupted", epochs=3)
     fit(tmp_path / "killed", epochs=2)
-    for name in ("state-2.weights.h5", "mean-2.npz"):  # a kill came before this epoch was in the history
-        content = (tmp_path / "whole" / name).read_bytes()
+    for name in ("state-2.weights.h5", "mean-2.npz"):  # of an epoch that is not yet in the history
+        content = (tmp_path / "uninterrupted" / name).read_bytes()
         (tmp_path / "killed" / name).write_bytes(content[: len(content) // 2])
     resumed, num_done = fit(tmp_path / "killed", epochs=3)
     assert num_done == 2
-    for ours, expected in zip(resumed.average.values, whole.average.values, strict=True):
-        np.testing.assert_array_equal(ours, expected)
+    for array, expected in zip(resumed.average.values, uninterrupted.average.values, strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
-def test_only_this_script_pays_for_tensorflow():
+def test_the_other_scripts_do_not_import_tensorflow():
     for module in ("train_wav2vec2", "train_baselines", "utils.compare"):
         check = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
         environment = os.environ | {"PYTHONPATH": str(PROJECT)}

@@ -1,6 +1,6 @@
-"""train_wav2vec2.py as a user runs it: train, kill, resume, several processes, card, pipeline.
+"""train_wav2vec2.py as a user runs it: complete runs, cards, resuming, several processes, options, corpora.
 
-pytest tests/test_train_wav2vec2.py
+Run: python -m pytest tests/test_train_wav2vec2.py
 """
 
 import json
@@ -58,7 +58,7 @@ def cache(tmp_path_factory) -> Path:
 
 
 def train(folder: Path, *options: str, cache: Path, launcher=PYTHON, expect=0) -> str:
-    """Run the script as a user would; return what it printed."""
+    """Run the script as a user does, and return its output."""
     command = [*launcher, "train_wav2vec2.py", *options, f"--output_dir={folder}", f"--cache_dir={cache}"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
@@ -77,21 +77,21 @@ def demo_run(tmp_path_factory, cache) -> Path:
     return folder
 
 
-# ---- The demo ----
+# ---- Demo ----
 
 
-def test_the_demo_learns_to_classify_emotion_of_speakers_that_it_has_not_seen(demo_run):
+def test_the_demo_classifies_emotions_of_new_speakers_better_than_chance(demo_run):
     test = metrics_of(demo_run)["test"]
     assert test["clips"] == 120 and test["speakers"] == 4
     low, high = test["intervals"]["uar"]
     assert 2 / 8 < low <= test["uar"] <= high, "expected at least twice the chance level"
 
 
-def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
+def test_the_run_folder_is_complete_and_contains_no_pickles(demo_run):
     files = {path.relative_to(demo_run).as_posix() for path in demo_run.rglob("*") if path.is_file()}
     code = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "utils").rglob("*.py")}
     predictions = pd.read_csv(demo_run / "predictions.csv")
-    named_rightly = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
+    correctly_classified = set(predictions[predictions["emotion"] == predictions["predicted"]]["emotion"])
     assert files - code == {
         "README.md", "metrics.json", "predictions.csv", "unpublished/reference_predictions.npz",
         "train_wav2vec2.py", "model_card.md", "requirements.txt",
@@ -101,13 +101,13 @@ def test_the_run_folder_holds_what_it_should_and_no_pickles(demo_run):
         "figures/confusion_matrix.png", "figures/layers.png", "figures/learning_curves.png",
         "figures/per_emotion.png", "figures/reliability.png",
         "figures/waveforms.png", "figures/robustness.png", "figures/perturbations.png",
-        *(f"figures/explained_{emotion}.png" for emotion in named_rightly),
+        *(f"figures/explained_{emotion}.png" for emotion in correctly_classified),
     }  # fmt: skip
     assert code <= files
     assert len(predictions) == 120
 
 
-def test_the_card_says_first_that_it_is_no_real_model_and_names_no_place_of_this_machine(demo_run):
+def test_the_card_of_the_demo_has_a_warning_and_no_local_path(demo_run):
     card = (demo_run / "README.md").read_text()
     assert "**Not a real model.**" in card.split("## Use")[0]
     assert str(demo_run.parent) not in card + (demo_run / "metrics.json").read_text()
@@ -115,26 +115,25 @@ def test_the_card_says_first_that_it_is_no_real_model_and_names_no_place_of_this
 
 
 def demo_clips(demo_run: Path, number: int) -> pd.DataFrame:
-    """Return some rows of predictions.csv with the path of each clip."""
+    """Return evenly spaced rows of predictions.csv, with the path of each clip."""
     rows = pd.read_csv(demo_run / "predictions.csv").iloc[:: 120 // number].copy()
     root = PROJECT / "data" / "demo"
     rows["path"] = [root / f"Actor_{clip[-2:]}" / f"{clip}.wav" for clip in rows["clip"]]
     return rows
 
 
-def test_pipeline_gives_emotion_names_and_the_very_probabilities_of_the_report(demo_run):
+def test_pipeline_gives_the_emotion_names_and_the_probabilities_of_the_report(demo_run):
     classifier = pipeline("audio-classification", model=str(demo_run))
     for row in demo_clips(demo_run, 12).itertuples():
-        answers = {
-            answer["label"]: answer["score"] for answer in classifier(read_waveform(row.path), top_k=None)
-        }
-        assert set(answers) == set(metrics_of(demo_run)["emotions"])
-        assert max(answers, key=answers.get) == row.predicted
-        for emotion, probability in answers.items():
+        results = classifier(read_waveform(row.path), top_k=None)
+        probabilities = {result["label"]: result["score"] for result in results}
+        assert set(probabilities) == set(metrics_of(demo_run)["emotions"])
+        assert max(probabilities, key=probabilities.get) == row.predicted
+        for emotion, probability in probabilities.items():
             assert probability == pytest.approx(getattr(row, f"p_{emotion}"), abs=1e-5)
 
 
-def test_no_weight_of_the_saved_model_is_made_up_at_loading(demo_run):
+def test_no_weight_of_the_saved_model_is_randomly_initialised_when_it_is_loaded(demo_run):
     waveform = torch.tensor(read_waveform(demo_clips(demo_run, 1)["path"].iloc[0]))[None]
     logits = []
     for seed in (1, 2):
@@ -145,23 +144,22 @@ def test_no_weight_of_the_saved_model_is_made_up_at_loading(demo_run):
     assert torch.equal(*logits)
 
 
-def test_the_cards_snippet_runs_as_pasted(demo_run, tmp_path):
+def test_the_code_example_of_the_card_runs_on_a_stereo_file_with_48_khz(demo_run, tmp_path):
     snippet = re.search(r"```python\n(.*?)```", (demo_run / "README.md").read_text(), re.DOTALL).group(1)
     shutil.copytree(demo_run, tmp_path / "runs" / "demo")
-    # A visitor's file: 48 kHz, stereo.
-    time_axis = np.arange(96_000) / 48_000
-    stereo = np.stack([np.sin(2 * np.pi * 220 * time_axis), np.sin(2 * np.pi * 330 * time_axis)], axis=1)
+    times = np.arange(96_000) / 48_000
+    stereo = np.stack([np.sin(2 * np.pi * 220 * times), np.sin(2 * np.pi * 330 * times)], axis=1)
     soundfile.write(tmp_path / "speech.wav", 0.3 * stereo, 48_000)
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 8 and "surprised" in done.stdout
 
 
-# ---- Dying and going on ----
+# ---- Resuming after a kill ----
 
 
-def kill_when(folder: Path, *options: str, cache: Path, done: str, below: Path, wait: float = 0) -> None:
-    """Run the script, and kill it `wait` seconds after a file that matches `done` appears."""
+def kill_when(folder: Path, *options: str, cache: Path, pattern: str, root: Path, wait: float = 0) -> None:
+    """Run the script, and kill it `wait` seconds after a file below `root` matches `pattern`."""
     process = subprocess.Popen(
         [*PYTHON, "train_wav2vec2.py", *options, f"--output_dir={folder}", f"--cache_dir={cache}"],
         cwd=PROJECT,
@@ -169,7 +167,7 @@ def kill_when(folder: Path, *options: str, cache: Path, done: str, below: Path, 
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not list(below.glob(done)):
+    while not list(root.glob(pattern)):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(wait)
@@ -179,73 +177,75 @@ def kill_when(folder: Path, *options: str, cache: Path, done: str, below: Path, 
     assert not (folder / "README.md").exists(), "a killed run must not look finished"
 
 
-def test_killed_twice_and_resumed_the_demo_ends_with_the_metrics_of_the_run_that_was_not(demo_run, tmp_path):
+def test_a_run_that_was_killed_and_resumed_twice_ends_with_the_same_metrics(demo_run, tmp_path):
     folder, cache = tmp_path / "killed", tmp_path / "cache"
-    kill_when(folder, "--demo", cache=cache, done="embeddings-*/*.npz", below=cache)
+    kill_when(folder, "--demo", cache=cache, pattern="embeddings-*/*.npz", root=cache)
     shards = {path: path.stat().st_mtime_ns for path in cache.glob("embeddings-*/*.npz")}
-    assert len(shards) < 480 / SHARD, "it was killed too late"
+    assert len(shards) < 480 / SHARD, "the run was killed too late"
     kill_when(
         folder,
         *["--demo", "--resume_from_checkpoint=true"],
         cache=cache,
-        done="checkpoints/holdout/checkpoint-*/trainer_state.json",
-        below=folder,
-        wait=2,  # into the middle of some later epoch
+        pattern="checkpoints/holdout/checkpoint-*/trainer_state.json",
+        root=folder,
+        wait=2,  # until the middle of a later epoch
     )
-    for path, written in shards.items():
-        assert path.stat().st_mtime_ns == written, "finished clips were encoded again"
+    for path, modified in shards.items():
+        assert path.stat().st_mtime_ns == modified, "finished clips were encoded again"
 
     output = train(folder, "--demo", "--resume_from_checkpoint=true", cache=cache)
     assert "Resuming from" in output
-    resumed, whole = metrics_of(folder), metrics_of(demo_run)
+    resumed, uninterrupted = metrics_of(folder), metrics_of(demo_run)
     for split in ("validation", "test"):
-        assert resumed[split] == whole[split]
+        assert resumed[split] == uninterrupted[split]
     assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
 
-    # Once it is complete, the same command has nothing to do and leaves it alone.
+    # For a complete run, the same command does nothing.
     before = (folder / "metrics.json").read_bytes()
     assert "complete" in train(folder, "--demo", "--resume_from_checkpoint=true", cache=cache)
     assert (folder / "metrics.json").read_bytes() == before
 
 
-def test_training_that_early_stopping_ended_does_not_go_on_after_a_kill(tmp_path, cache):
+def test_training_that_was_stopped_early_is_not_continued_after_a_kill(tmp_path, cache):
     options = ["--demo", "--emotions", "calm", "angry", "--no_probe", "--early_stopping_patience=1"]
-    options += ["--learning_rate=0", "--head_learning_rate=0"]  # nothing gets better
+    options += ["--learning_rate=0", "--head_learning_rate=0"]  # without improvement
     killed = tmp_path / "killed"
-    kill_when(killed, *options, cache=cache, done="model.safetensors", below=killed)
+    kill_when(killed, *options, cache=cache, pattern="model.safetensors", root=killed)
     train(killed, *options, "--resume_from_checkpoint=true", cache=cache)
     training = metrics_of(killed)["training"]
     assert training["epochs"] == 2
     assert [entry["epoch"] for entry in training["history"] if "eval_uar" in entry] == [1, 2]
 
 
-def test_killed_in_a_later_fold_it_goes_on_there_and_ends_with_the_same_scores(tmp_path, cache):
+def test_a_run_that_was_killed_in_a_later_fold_is_resumed_there_and_ends_with_the_same_scores(
+    tmp_path, cache
+):
     options = ["--demo", "--emotions", "calm", "angry", "--protocol=folds", "--num_train_epochs=2"]
     options += ["--max_length_seconds=1"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(whole, *options, cache=cache)
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    train(uninterrupted, *options, cache=cache)
     fold_3 = "checkpoints/fold_3/checkpoint-*/trainer_state.json"
-    kill_when(killed, *options, cache=cache, done=fold_3, below=killed)
+    kill_when(killed, *options, cache=cache, pattern=fold_3, root=killed)
 
     output = train(killed, *options, "--resume_from_checkpoint=true", cache=cache)
     for fold in ("fold 1", "fold 2"):
         assert f"{fold}: was trained and tested before" in output
     assert "Resuming from" in output
-    assert metrics_of(killed)["test"] == metrics_of(whole)["test"]
-    assert metrics_of(killed)["validation"] == metrics_of(whole)["validation"]
+    assert metrics_of(killed)["test"] == metrics_of(uninterrupted)["test"]
+    assert metrics_of(killed)["validation"] == metrics_of(uninterrupted)["validation"]
     predictions = pd.read_csv(killed / "predictions.csv")
-    assert (killed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+    assert (killed / "predictions.csv").read_text() == (uninterrupted / "predictions.csv").read_text()
 
-    # Every speaker was tested once, by a model that had not seen them; one more model is left.
+    # Each speaker was tested once, by a model that was trained without them; an additional model was saved.
     assert len(predictions) == 128 and predictions["clip"].is_unique
     assert predictions.groupby("speaker")["fold"].nunique().max() == 1
-    assert [fold["clips"] for fold in metrics_of(whole)["folds"]] == [32] * 4
-    assert "models, one per fold" in (whole / "README.md").read_text()
-    assert not (whole / "checkpoints").exists()
-    assert AutoModelForAudioClassification.from_pretrained(whole).config.num_labels == 2
+    assert [fold["clips"] for fold in metrics_of(uninterrupted)["folds"]] == [32] * 4
+    assert "models, one per fold" in (uninterrupted / "README.md").read_text()
+    assert not (uninterrupted / "checkpoints").exists()
+    assert AutoModelForAudioClassification.from_pretrained(uninterrupted).config.num_labels == 2
 
 
-def test_folds_go_on_from_the_last_checkpoint_of_each_not_from_a_chosen_one(tmp_path, cache):
+def test_folds_cannot_be_resumed_from_a_given_checkpoint(tmp_path, cache):
     output = train(
         tmp_path / "run",
         "--demo",
@@ -257,12 +257,10 @@ def test_folds_go_on_from_the_last_checkpoint_of_each_not_from_a_chosen_one(tmp_
     assert "expected true" in output and "5 models" in output
 
 
-# ---- The probe alone, and adapters ----
+# ---- Probe without fine-tuning, and adapters ----
 
 
-def test_the_probe_alone_leaves_one_speaker_out_after_the_other_and_encodes_no_clip_again(
-    demo_run, tmp_path, cache
-):
+def test_leave_one_speaker_out_with_the_probe_alone_encodes_no_clip_again(demo_run, tmp_path, cache):
     folder, before = tmp_path / "probe", sorted(cache.glob("embeddings-*/*.npz"))
     assert before
     options = ["--demo", "--protocol=loso", "--num_train_epochs=0"]
@@ -274,18 +272,18 @@ def test_the_probe_alone_leaves_one_speaker_out_after_the_other_and_encodes_no_c
     assert (predictions.groupby("fold")["speaker"].nunique() == 1).all()
     assert predictions["fold"].nunique() == 16 == len(metrics["folds"])
     assert metrics["test"]["intervals"]["uar"][0] > 1 / 8, "no better than chance"
-    assert len(metrics["probe"]["choices"]) == 17  # a layer is chosen for each fold and for the saved model
+    assert len(metrics["probe"]["choices"]) == 17  # a layer is selected for each fold and for the saved model
     assert metrics["training"]["history"] == [] and metrics["stages"]["final"]["kept"] == "probe"
 
-    # The saved model is the final probe: on the validation clips, `pipeline` has the UAR that chose it.
+    # The saved model is the final probe: its validation UAR is that of the model selection.
     card = (folder / "README.md").read_text()
-    assert "left as it was, with a linear classifier on" in card
+    assert "frozen, with a linear classifier on" in card
     assert (folder / "figures/layers.png").exists() and not (folder / "figures/learning_curves.png").exists()
     validation = metrics["validation"]["uar"]
     assert validation == pytest.approx(metrics["stages"]["final"]["validation_uar"]["probe"])
 
 
-def test_adapters_are_trained_and_merged_into_a_stock_checkpoint(tmp_path, cache):
+def test_adapters_are_trained_and_merged_into_a_stock_model(tmp_path, cache):
     folder = tmp_path / "lora"
     options = ["--demo", "--no_probe", "--parameter_efficient=lora", "--num_train_epochs=2"]
     train(folder, *options, "--emotions", "calm", "angry", cache=cache)
@@ -294,35 +292,39 @@ def test_adapters_are_trained_and_merged_into_a_stock_checkpoint(tmp_path, cache
     assert "low-rank adapters (LoRA, rank 8)" in (folder / "README.md").read_text()
 
     transformers.set_seed(metrics_of(folder)["seed"])
-    start, _ = train_wav2vec2.build_model(
+    initial, _ = train_wav2vec2.build_model(
         train_wav2vec2.ModelArguments(from_config="tiny"), ("calm", "angry")
     )
-    learnt = {
+    changed = {
         name
         for name, values in model.base_model.named_parameters()
-        if not torch.equal(values, dict(start.base_model.named_parameters())[name])
+        if not torch.equal(values, dict(initial.base_model.named_parameters())[name])
     }
     layers = range(model.config.num_hidden_layers)
     parts = ("intermediate_dense", "output_dense")
-    assert learnt == {f"encoder.layers.{n}.feed_forward.{part}.weight" for n in layers for part in parts}
+    assert changed == {f"encoder.layers.{n}.feed_forward.{part}.weight" for n in layers for part in parts}
 
 
 # ---- Several processes ----
 
 
 def train_on_two_machines(folder: Path, *options: str) -> str:
-    """Run the script in two processes on each of two machines that share no folder; return what the first
-    machine printed."""
+    """Run the script in two processes on each of two simulated machines without a common folder.
+
+    Returns:
+        output of the first machine.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     machines = []
     for rank in range(2):
-        own = folder / f"machine {rank}"
-        own.mkdir(parents=True)
+        machine_folder = folder / f"machine {rank}"
+        machine_folder.mkdir(parents=True)
         command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={rank}"]
         command += ["--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
-        command += ["train_wav2vec2.py", *options, f"--output_dir={own}/run", f"--cache_dir={own}/cache"]
-        with (own / "printed.txt").open("w") as printed:
+        command += ["train_wav2vec2.py", *options]
+        command += [f"--output_dir={machine_folder}/run", f"--cache_dir={machine_folder}/cache"]
+        with (machine_folder / "printed.txt").open("w") as printed:
             machines.append(subprocess.Popen(command, cwd=PROJECT, stdout=printed, stderr=printed))
     codes = [machine.wait(timeout=900) for machine in machines]
     printed = [(folder / f"machine {rank}" / "printed.txt").read_text() for rank in range(2)]
@@ -330,12 +332,12 @@ def train_on_two_machines(folder: Path, *options: str) -> str:
     return printed[0]
 
 
-def test_four_processes_on_two_machines_take_the_steps_of_one_and_count_each_clip_once(tmp_path, cache):
+def test_four_processes_on_two_machines_give_the_same_steps_and_predictions_as_one(tmp_path, cache):
     one, four = tmp_path / "one", tmp_path / "machine 0" / "run"
     train(one, "--demo", *TWO_STEPS, cache=cache)
     options = ["--demo", *TWO_STEPS, "--use_cpu=true"]
     assert "world size 4" in train_on_two_machines(tmp_path, *options)
-    assert not list((tmp_path / "machine 1" / "run").iterdir())  # the run is on the first one
+    assert not list((tmp_path / "machine 1" / "run").iterdir())  # only the first machine writes the run
 
     histories = [metrics_of(folder)["training"]["history"] for folder in (one, four)]
     for quantity in ("loss", "grad_norm", "eval_uar", "eval_loss"):
@@ -349,7 +351,7 @@ def test_four_processes_on_two_machines_take_the_steps_of_one_and_count_each_cli
     np.testing.assert_allclose(*probabilities, atol=1e-4)
 
 
-def test_gradient_accumulation_takes_the_same_steps_too(tmp_path, cache):
+def test_gradient_accumulation_gives_the_same_losses(tmp_path, cache):
     options = ["--demo", *TWO_STEPS]
     train(tmp_path / "a", *options, cache=cache)
     train(tmp_path / "b", *options, "--gradient_accumulation_steps=4", cache=cache)
@@ -360,7 +362,7 @@ def test_gradient_accumulation_takes_the_same_steps_too(tmp_path, cache):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_accelerate_launch(tmp_path, cache):
+def test_the_script_runs_with_accelerate_launch(tmp_path, cache):
     train(tmp_path / "run", "--demo", *TWO_STEPS, "--augment", cache=cache, launcher=ACCELERATE)
     assert metrics_of(tmp_path / "run")["arguments"]["augment"] is True
 
@@ -368,7 +370,7 @@ def test_accelerate_launch(tmp_path, cache):
 # ---- Options ----
 
 
-def test_options_from_a_yaml_file(tmp_path, cache):
+def test_options_can_be_read_from_a_yaml_file(tmp_path, cache):
     options = tmp_path / "options.yaml"
     options.write_text(
         f"demo: true\nmax_steps: 1\nlearning_rate: 1e-3\nclass_weights: none\nemotions: [sad, angry]\n"
@@ -407,7 +409,7 @@ def test_options_from_a_yaml_file(tmp_path, cache):
         (["missing.yaml"], "missing.yaml"),
     ],
 )
-def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
+def test_invalid_options_are_refused(options, expected, tmp_path, monkeypatch):
     if not options[0].endswith(".yaml"):
         options = [*options, f"--output_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
     monkeypatch.setattr(sys, "argv", ["train_wav2vec2.py", *options])
@@ -415,24 +417,24 @@ def test_a_users_mistake_is_named(options, expected, tmp_path, monkeypatch):
         train_wav2vec2.main(*train_wav2vec2.parse_arguments(sys.argv[1:]))
 
 
-def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, cache):
+def test_an_invalid_option_gives_a_one_line_error_and_exit_code_2(tmp_path, cache):
     output = train(tmp_path / "run", "--corpora=ravdes", cache=cache, expect=2)
     assert "Traceback" not in output
     assert [line for line in output.splitlines() if line.startswith("error: --corpora")]
 
 
-def test_a_finished_run_is_not_replaced_unless_asked(demo_run, tmp_path, cache):
+def test_a_finished_run_is_not_overwritten_without_the_option(demo_run, tmp_path, cache):
     folder = tmp_path / "run"
     shutil.copytree(demo_run, folder)
     before = (folder / "metrics.json").read_bytes()
     for options in (["--data_dir", str(PROJECT / "data")], ["--demo"]):
         assert "--overwrite" in train(folder, *options, cache=cache, expect=2)
-    # Nor is it lost when the run that may replace it does not even begin.
+    # With the option, the run is kept if the new run has invalid options.
     train(folder, "--demo", "--overwrite=true", "--emotions", "hapy", "sad", cache=cache, expect=2)
     assert (folder / "metrics.json").read_bytes() == before and (folder / "README.md").exists()
 
 
-def test_a_run_cannot_be_resumed_under_another_split(tmp_path, cache):
+def test_a_run_cannot_be_resumed_with_another_split(tmp_path, cache):
     folder = tmp_path / "run"
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True)
@@ -444,12 +446,12 @@ def test_a_run_cannot_be_resumed_under_another_split(tmp_path, cache):
     assert "split_digest" in output and (checkpoints / "run.json").exists()
 
 
-# ---- Corpora as people have them ----
+# ---- Imperfect copies of corpora ----
 
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory) -> Path:
-    """24 RAVDESS actors and two TESS speakers by name, synthetic by voice, with what real copies have."""
+    """Synthetic clips with names of 24 RAVDESS actors and two TESS speakers, and faults of real copies."""
     folder = tmp_path_factory.mktemp("Köpie der Daten")
     voices = make_demo_corpus(tmp_path_factory.mktemp("voices"), num_speakers=24)
     words = ["back", "bar", "base", "bath", "bean"]
@@ -465,24 +467,24 @@ def corpora(tmp_path_factory) -> Path:
     for path in sorted(voices.rglob("*.wav")):
         fields = path.stem.split("-")
         actor, emotion = fields[-1], fields[2]
-        place = folder / f"Actor_{actor}" / f"03-01-{'-'.join(fields[2:])}.wav"
-        place.parent.mkdir(exist_ok=True)
-        shutil.copy(path, place)
-        # Some more speakers' clips serve as TESS's words.
+        target = folder / f"Actor_{actor}" / f"03-01-{'-'.join(fields[2:])}.wav"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+        # Clips of the first ten speakers are also used as words of TESS.
         if emotion in tess and int(actor) <= 10 and fields[3:5] == ["01", "01"]:
             speaker = "OAF" if int(actor) % 2 else "YAF"
-            place = folder / "TESS" / f"{speaker}_{tess[emotion]}"
-            place.mkdir(parents=True, exist_ok=True)
+            target = folder / "TESS" / f"{speaker}_{tess[emotion]}"
+            target.mkdir(parents=True, exist_ok=True)
             waveform, rate = soundfile.read(path)
             name = f"{speaker}_{words[(int(actor) - 1) // 2]}_{tess[emotion]}.wav"
-            soundfile.write(place / name, np.repeat(waveform, 3)[::2], rate * 3 // 2)
+            soundfile.write(target / name, np.repeat(waveform, 3)[::2], rate * 3 // 2)
     (folder / "Actor_05" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (folder / "Actor_05" / "03-01-05-01-01-01-05.wav").write_bytes(b"")
     shutil.copytree(folder / "Actor_07", folder / "Actor_07" / "Actor_07")
     return folder
 
 
-def test_what_is_missing_or_broken_stops_the_run_by_name(corpora, tmp_path, cache):
+def test_missing_and_damaged_clips_are_errors_that_name_them(corpora, tmp_path, cache):
     output = train(tmp_path / "run", "--data_dir", str(corpora), "--from_config=tiny", cache=cache, expect=2)
     assert "RAVDESS speech: only 720 of 1440 clips" in output
     assert "TESS: only 70 of 2800 clips" in output
@@ -490,7 +492,7 @@ def test_what_is_missing_or_broken_stops_the_run_by_name(corpora, tmp_path, cach
     assert not (tmp_path / "run" / "README.md").exists()
 
 
-def test_with_allow_partial_the_run_ends_and_its_card_names_what_was_missing(corpora, tmp_path, cache):
+def test_with_allow_partial_missing_and_damaged_clips_are_listed_in_the_card(corpora, tmp_path, cache):
     folder = tmp_path / "run"
     train(
         folder,
@@ -501,16 +503,16 @@ def test_with_allow_partial_the_run_ends_and_its_card_names_what_was_missing(cor
     assert metrics["emotions"] == ["neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
     assert [row["clips_found"] for row in metrics["corpora"]] == [720, 70]
     assert metrics["corpora"][0]["unusable"] == ["03-01-05-01-01-01-05: empty file"]
-    # The 48 calm clips and the broken one are not used.
+    # The 96 calm clips and the damaged one are not used.
     assert [row["clips"] for row in metrics["corpora"]] == [720 - 96 - 1, 70]
-    seen = set(metrics["split"]["train"]["speakers"]) | set(metrics["split"]["validation"]["speakers"])
-    assert not seen & set(metrics["split"]["test"]["speakers"])
+    known = set(metrics["split"]["train"]["speakers"]) | set(metrics["split"]["validation"]["speakers"])
+    assert not known & set(metrics["split"]["test"]["speakers"])
     assert set(metrics["test_per_corpus"]) == {"ravdess", "tess"}
     assert "720 of its 1440 clips" in card and "70 of its 2800 clips" in card
     assert "03-01-05-01-01-01-05: empty file" in card
 
 
-def test_a_random_split_is_called_a_leak_in_log_metrics_and_card(corpora, tmp_path, cache):
+def test_the_log_the_metrics_and_the_card_warn_of_a_random_split(corpora, tmp_path, cache):
     folder = tmp_path / "run"
     output = train(
         folder,
@@ -552,7 +554,7 @@ def test_pretrained_encoders_of_each_family_keep_their_weights(config_class, mod
         torch.testing.assert_close(model.base_model.state_dict()[name], weight)
 
 
-def test_a_folder_without_the_encoders_weights_is_refused(tmp_path):
+def test_an_encoder_with_missing_weights_is_refused(tmp_path):
     config = Wav2Vec2Config(**SMALL)
     model = AutoModelForAudioClassification.from_config(config)
     weights = {name: w for name, w in model.state_dict().items() if "layers.1" not in name}
@@ -564,7 +566,7 @@ def test_a_folder_without_the_encoders_weights_is_refused(tmp_path):
         )
 
 
-def test_without_network_an_unknown_encoder_is_one_line():
+def test_an_encoder_that_cannot_be_downloaded_is_a_one_line_error():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     arguments = train_wav2vec2.ModelArguments(model_name_or_path="nobody/no-such-encoder")
     with pytest.raises(InputError, match="--model_name_or_path nobody/no-such-encoder: cannot be loaded"):

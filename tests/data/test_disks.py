@@ -1,8 +1,8 @@
-"""Full and read-only disks, two runs at once, odd paths: one clear line, and nothing earlier is harmed.
+"""Full disks, read-only disks, parallel runs and unusual paths: one-line errors, and old files stay intact.
 
 Run: python -m pytest tests/data/test_disks.py
 
-The disks are real: small file systems in memory. Only root can mount them; else those tests are skipped.
+The disks are small file systems in memory. Without the right to mount them, those tests are skipped.
 """
 
 import json
@@ -38,7 +38,7 @@ from utils.runtime import InputError, write_json
 
 @pytest.fixture
 def disk(tmp_path):
-    """A function that makes a file system of so many kilobytes and returns its folder."""
+    """A function that mounts a file system of a given size in kilobytes and returns its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -58,12 +58,12 @@ def make_read_only(folder: Path) -> None:
 
 
 def fill(folder: Path, spare: int) -> Path:
-    """Leave so many bytes free, as another program may."""
+    """Fill a disk except for `spare` bytes, and return the path of the file."""
     (folder / "ballast").write_bytes(b"x" * (shutil.disk_usage(folder).free - spare))
     return folder / "ballast"
 
 
-def noise(folder: Path, num_clips: int = 8) -> list[Path]:
+def write_noise(folder: Path, num_clips: int = 8) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number}.wav" for number in range(num_clips)]
     for number, path in enumerate(paths):
@@ -76,14 +76,14 @@ def decode(paths, cache_dir):
 
 
 def refuses(message: str):
-    return pytest.raises(InputError, match=rf"\A.*{message}.*\Z")  # no dot matches a new line: one line
+    return pytest.raises(InputError, match=rf"\A.*{message}.*\Z")  # a dot matches no newline: one line
 
 
 # ---------------------------------------------------------------------------------------------------
-# A full disk
+# Full disks
 
 
-def test_too_little_space_for_a_zip_is_said_and_what_was_unpacked_before_stays(disk, tmp_path):
+def test_a_zip_that_needs_more_space_than_is_free_is_refused_and_unpacked_clips_are_kept(disk, tmp_path):
     data = disk(200)
     unpack(write_zip(tmp_path / "a.zip", RAVDESS), data / "a")
     before = all_files(data)
@@ -93,33 +93,33 @@ def test_too_little_space_for_a_zip_is_said_and_what_was_unpacked_before_stays(d
     assert all_files(data) == before and not (data / "b.partial").exists()
 
 
-def test_a_disk_that_fills_up_while_a_zip_is_unpacked_leaves_nothing_half_done(disk, tmp_path):
+def test_a_disk_that_becomes_full_during_unpacking_leaves_no_incomplete_folder(disk, tmp_path):
     data = disk(400)
     unpack(write_zip(tmp_path / "a.zip", RAVDESS), data / "a")
     before = all_files(data)
-    # There is room for their bytes, but not for the blocks that they take.
-    small = [(f"{take:03}/{RAVDESS[0]}", b"x" * 100) for take in range(150)]
+    # There is enough space for the contents of the files, but not for their blocks.
+    small_files = [(f"{take:03}/{RAVDESS[0]}", b"x" * 100) for take in range(150)]
     with refuses(r"b\.zip.*the disk is full: make room"):
-        unpack(write_zip(tmp_path / "b.zip", small), data / "b")
+        unpack(write_zip(tmp_path / "b.zip", small_files), data / "b")
     assert all_files(data) == before and not (data / "b.partial").exists()
 
 
-def test_a_download_that_fills_the_disk_goes_on_when_there_is_room(server, online, disk):  # noqa: F811
+def test_a_download_that_fills_the_disk_is_resumed_when_there_is_space(server, online, disk):  # noqa: F811
     data = disk(8000)
     (online["project_root"] / "data").symlink_to(data)
     server.faults = [lambda: fill(data, spare=200_000)]
     with refuses("RAVDESS speech cannot be kept there .No space left on device.; make room"):
         find_corpora(["ravdess"], **online)
-    kept = (data / "speech.zip.partial").stat().st_size
-    assert 0 < kept < len(server.body)
+    num_bytes = (data / "speech.zip.partial").stat().st_size
+    assert 0 < num_bytes < len(server.body)
     (data / "ballast").unlink()
     assert names_of(find_corpora(["ravdess"], **online)["ravdess"]) == list(RAVDESS)
-    assert server.requests[1][1] == f"bytes={kept}-"
+    assert server.requests[1][1] == f"bytes={num_bytes}-"
 
 
-def test_a_disk_that_fills_up_while_clips_are_decoded_leaves_the_cache_as_it_was(disk, tmp_path):
+def test_a_disk_that_becomes_full_during_decoding_leaves_the_cache_unchanged(disk, tmp_path):
     cache = disk(1000)
-    paths = noise(tmp_path / "clips", num_clips=20)
+    paths = write_noise(tmp_path / "clips", num_clips=20)
     first = decode(paths[:8], cache).to_dict()
     before = sorted(cache.rglob("*"))
     with refuses(
@@ -132,7 +132,7 @@ def test_a_disk_that_fills_up_while_clips_are_decoded_leaves_the_cache_as_it_was
     assert decode(paths, cache)["problem"][:] == [""] * 20
 
 
-def test_a_report_that_does_not_fit_on_the_disk_leaves_the_earlier_one(disk):
+def test_a_file_that_does_not_fit_on_the_disk_does_not_replace_the_earlier_one(disk):
     runs = disk(100)
     write_json(runs / "metrics.json", {"uar": 0.5})
     fill(runs, spare=0)
@@ -143,20 +143,20 @@ def test_a_report_that_does_not_fit_on_the_disk_leaves_the_earlier_one(disk):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Places that cannot be written to
+# Read-only disks
 
 
-def test_clips_on_a_read_only_disk_are_used_and_its_zips_unpacked_elsewhere(places, disk, tmp_path):  # noqa: F811
-    given = disk(400)
-    write_clips(given / "Actor_01", RAVDESS)
-    write_zip(given / "tess.zip", TESS)
-    make_read_only(given)
-    found = find_corpora(["ravdess", "tess"], data_dirs=[given], **places)
-    assert found["ravdess"] == [given / "Actor_01" / name for name in RAVDESS]
-    assert found["tess"] == [places["project_root"] / "data" / "tess" / name for name in TESS]
+def test_clips_on_a_read_only_disk_are_used_and_zips_are_unpacked_to_the_project(places, disk, tmp_path):  # noqa: F811
+    data_dir = disk(400)
+    write_clips(data_dir / "Actor_01", RAVDESS)
+    write_zip(data_dir / "tess.zip", TESS)
+    make_read_only(data_dir)
+    files = find_corpora(["ravdess", "tess"], data_dirs=[data_dir], **places)
+    assert files["ravdess"] == [data_dir / "Actor_01" / name for name in RAVDESS]
+    assert files["tess"] == [places["project_root"] / "data" / "tess" / name for name in TESS]
 
 
-def test_a_read_only_project_is_said_to_be_one_when_something_is_to_be_unpacked_or_fetched(
+def test_unpacking_or_downloading_to_a_read_only_project_is_a_one_line_error(
     server,  # noqa: F811
     online,  # noqa: F811
     disk,
@@ -164,19 +164,19 @@ def test_a_read_only_project_is_said_to_be_one_when_something_is_to_be_unpacked_
 ):
     root = disk(4000)
     arguments = online | {"project_root": root}
-    given = write_zip(tmp_path / "given" / "speech.zip", RAVDESS)
+    archive = write_zip(tmp_path / "given" / "speech.zip", RAVDESS)
     (root / "data").mkdir()
     make_read_only(root)
     with refuses(
         r"speech\.zip cannot be unpacked to .*Read-only file system.*name the folder with --data_dir"
     ):
-        find_corpora(["ravdess"], data_dirs=[given], **arguments)
+        find_corpora(["ravdess"], data_dirs=[archive], **arguments)
     with refuses("data: RAVDESS speech cannot be kept there .Read-only file system.*--data_dir"):
         find_corpora(["ravdess"], **arguments)
 
 
-def test_a_cache_that_cannot_be_written_to_is_read_and_else_named(disk, tmp_path):
-    paths = noise(tmp_path / "clips")
+def test_a_read_only_cache_is_used_and_new_clips_give_a_one_line_error(disk, tmp_path):
+    paths = write_noise(tmp_path / "clips")
     cache = disk(4000)
     first = decode(paths, cache).to_dict()
     make_read_only(cache)
@@ -186,7 +186,7 @@ def test_a_cache_that_cannot_be_written_to_is_read_and_else_named(disk, tmp_path
 
 
 # ---------------------------------------------------------------------------------------------------
-# Two at once, and odd places
+# Parallel processes and unusual paths
 
 DECODE = """
 import sys
@@ -201,14 +201,14 @@ print(dataset["problem"][:] == [""] * len(paths), sum(map(len, dataset["waveform
 """
 
 
-def test_two_processes_that_decode_into_one_cache_at_once_both_have_all_clips(tmp_path):
-    paths = noise(tmp_path / "clips", num_clips=200)
+def test_two_processes_that_decode_to_the_same_cache_in_parallel_both_get_all_clips(tmp_path):
+    paths = write_noise(tmp_path / "clips", num_clips=200)
     command = [sys.executable, "-c", DECODE, str(tmp_path / "cache"), *map(str, paths)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, cwd=PROJECT, **pipes) for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
-    for process in processes:  # off, both
+    for process in processes:  # start both
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
@@ -217,7 +217,7 @@ def test_two_processes_that_decode_into_one_cache_at_once_both_have_all_clips(tm
     assert len(list((tmp_path / "cache").rglob("*"))) == 1
 
 
-def test_a_run_with_odd_paths_and_a_test_speaker_of_one_emotion_ends_with_a_whole_card(tmp_path):
+def test_a_run_with_unusual_paths_and_one_test_emotion_has_a_complete_card(tmp_path):
     corpus = tmp_path / "Größe 1" / "日本 語's"
     names = ravdess_names(actors=(1, 2, 3, 4, 19), repetitions=1)
     names += [name for name in ravdess_names(actors=[21], repetitions=2) if name.split("-")[2] == "04"]
@@ -243,7 +243,7 @@ def test_a_run_with_odd_paths_and_a_test_speaker_of_one_emotion_ends_with_a_whol
     assert "nan" not in card.lower().split()
 
 
-def test_a_script_on_a_full_disk_ends_in_one_line_and_leaves_the_old_figures(disk):
+def test_a_script_on_a_full_disk_ends_with_a_one_line_error_and_keeps_the_old_figures(disk):
     folder = disk(200)
     figure = "figure = Figure(); figure.subplots().plot(range(9))"
     program = f"""
@@ -259,10 +259,10 @@ run_script(main)
 """
     command = [sys.executable, "-c", program]
     subprocess.run(command, cwd=PROJECT, check=True)
-    old = (folder / "figure.png").read_bytes()
+    old_figure = (folder / "figure.png").read_bytes()
     fill(folder, spare=4_096)
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: No space left on device; make room, or name another folder\n"
-    assert (folder / "figure.png").read_bytes() == old
+    assert (folder / "figure.png").read_bytes() == old_figure
     assert sorted(path.name for path in folder.iterdir()) == ["ballast", "figure.png"]

@@ -1,9 +1,9 @@
-"""Names, zips and audio files that nobody thought of: each is used, or refused in our words.
+"""Generated file names, zips and audio files are used or refused with an error message of the kit.
 
 Run: python -m pytest tests/data/test_fuzz.py
 
-Here a few examples, the same each time. For a long hunt, with new ones: FUZZ_EXAMPLES=20000 python -m pytest
-tests/data/test_fuzz.py. What it finds belongs beside the code as an `@example`.
+By default each test has a few examples, the same in each run. For many new examples:
+FUZZ_EXAMPLES=20000 python -m pytest tests/data/test_fuzz.py. Add each failure to the test as an `@example`.
 """
 
 import contextlib
@@ -28,14 +28,18 @@ from utils.data.labels import EMOTIONS
 from utils.data.unpack import MARKER, unpack
 from utils.runtime import InputError
 
-LONG = int(os.environ.get("FUZZ_EXAMPLES", 0))
+NUM_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 0))
 
 
 def fuzz(num_examples: int):
-    """Settings of one test: so many examples in the gate."""
+    """Return the settings of a test.
+
+    Args:
+        num_examples: number of examples without FUZZ_EXAMPLES.
+    """
     return settings(
-        max_examples=LONG or num_examples,
-        derandomize=not LONG,
+        max_examples=NUM_EXAMPLES or num_examples,
+        derandomize=not NUM_EXAMPLES,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -43,16 +47,16 @@ def fuzz(num_examples: int):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Names
+# File names
 
 SPEAKERS = {
     name: {parse_clip(f"{stem}.wav").speaker for stem in stems} for name, stems in WHOLE_CORPORA.items()
 }
-# Actor 18 did not sing, and more than 16 can be synthesised.
+# Names of songs by actor 18, which do not exist, and of more than the default 16 demo speakers are accepted.
 SPEAKERS |= {"ravdess_song": SPEAKERS["ravdess"], "demo": {f"demo-{actor:02d}" for actor in range(1, 25)}}
 SENTENCES = {"kids are talking by the door", "dogs are sitting by the door"}
 
-# Digits, letters and signs that Unicode takes for others beside our own.
+# ASCII characters, and others that Unicode treats as equivalent to them.
 two_digits = st.text(st.sampled_from("0123456789٣٠²௧"), min_size=1, max_size=3)
 ravdess_like = st.builds("-".join, st.lists(two_digits, min_size=6, max_size=8))
 real_parts = st.sampled_from([f"{number:02d}" for number in range(26)])
@@ -74,13 +78,13 @@ folders = st.sampled_from(["", "Actor_01/", "/", "../", "C:/", "日本/", "a\0b/
 
 @fuzz(400)
 @given(folder=folders, stem=stems, suffix=suffixes)
-@example(folder="", stem="YAF_dog_ſad", suffix=".wav")  # was a KeyError
-@example(folder="", stem="03-01-01-01-01-01-1٣", suffix=".wav")  # was a speaker ravdess-1٣
-@example(folder="", stem="OAF_bacK_fear", suffix=".wav")  # was a word with the sign of Kelvin
-def test_any_name_is_a_clip_of_known_facts_or_none(folder, stem, suffix):
+@example(folder="", stem="YAF_dog_ſad", suffix=".wav")  # raised KeyError
+@example(folder="", stem="03-01-01-01-01-01-1٣", suffix=".wav")  # gave the speaker ravdess-1٣
+@example(folder="", stem="OAF_bacK_fear", suffix=".wav")  # gave a word with the Kelvin sign
+def test_any_file_name_gives_a_clip_with_valid_attributes_or_none(folder, stem, suffix):
     clip = parse_clip(folder + stem + suffix)
     if clip is None:
-        assert stem not in real_set or suffix.lower() not in AUDIO_SUFFIXES
+        assert stem not in all_real_names or suffix.lower() not in AUDIO_SUFFIXES
         return
     corpus = CORPORA[clip.corpus]
     assert clip.emotion in EMOTIONS and clip.speaker in SPEAKERS[clip.corpus]
@@ -88,13 +92,13 @@ def test_any_name_is_a_clip_of_known_facts_or_none(folder, stem, suffix):
     assert clip.text.isascii() and clip.text.islower()
     assert clip.text in SENTENCES or corpus.name not in ("ravdess", "ravdess_song", "demo")
     assert stem.endswith(clip.clip) and clip.clip.isascii()
-    # The name alone says it, in whatever folder and format.
+    # The attributes depend only on the stem, not on the folder and the format.
     assert (
         parse_clip(clip.clip + ".flac") == clip == parse_clip(PurePosixPath("elsewhere", clip.clip + ".wav"))
     )
 
 
-real_set = {name for names in WHOLE_CORPORA.values() for name in names}
+all_real_names = {name for names in WHOLE_CORPORA.values() for name in names}
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ members = st.tuples(
 
 @st.composite
 def hostile_zips(draw) -> bytes:
-    """A zip of odd members, then bytes of it changed, most of them in its headers, cut out or put in."""
+    """Draw a zip with unusual members, with some of its bytes changed, removed or inserted."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content, method, mode in draw(st.lists(members, min_size=1, max_size=4)):
@@ -130,20 +134,22 @@ def hostile_zips(draw) -> bytes:
             member.filename = name or "x"
             member.compress_type, member.external_attr = method, mode << 16
             with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
-                archive.writestr(member, content)  # lone surrogates cannot be written; doubles are warned of
+                archive.writestr(member, content)  # raises for lone surrogates, and warns of duplicates
     return draw(mutations(buffer.getvalue()))
 
 
 @st.composite
 def mutations(draw, content: bytes) -> bytes:
-    """The same bytes, or a few changed, cut out, doubled or put in; the first hundred, and the headers that
-    zips have at their end, are hit more often than the rest."""
+    """Draw the same bytes, or bytes with a few changes, removals, repetitions or insertions.
+
+    Most changes are in the first or last hundred bytes, where audio files and zips have their headers.
+    """
     content = bytearray(content)
     for _ in range(draw(st.integers(0, 6))):
         if not content:
             break
-        near = draw(st.integers(0, min(99, len(content) - 1)))
-        at = draw(st.sampled_from([near, len(content) - 1 - near]) | st.integers(0, len(content) - 1))
+        offset = draw(st.integers(0, min(99, len(content) - 1)))
+        at = draw(st.sampled_from([offset, len(content) - 1 - offset]) | st.integers(0, len(content) - 1))
         kind = draw(st.sampled_from(["byte", "bits", "number", "cut", "drop", "insert", "double"]))
         if kind == "byte":
             content[at] = draw(st.integers(0, 255))
@@ -165,26 +171,26 @@ def mutations(draw, content: bytes) -> bytes:
 
 @fuzz(150)
 @given(content=hostile_zips() | st.binary(max_size=200).map(lambda tail: b"PK\x03\x04" + tail))
-def test_any_zip_is_unpacked_to_clips_or_refused_and_nothing_is_written_elsewhere(content):
+def test_any_zip_is_unpacked_to_clips_or_refused_and_no_other_folder_changes(content):
     with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch, "a", "b")
-        home.mkdir(parents=True)
-        (home / "in.zip").write_bytes(content)
+        folder = Path(scratch, "a", "b")
+        folder.mkdir(parents=True)
+        (folder / "in.zip").write_bytes(content)
         try:
-            unpack(home / "in.zip", home / "out")
+            unpack(folder / "in.zip", folder / "out")
         except InputError as error:
             assert "in.zip" in str(error)
-            assert not (home / "out").exists()
+            assert not (folder / "out").exists()
         else:
-            for path in (home / "out").rglob("*"):
+            for path in (folder / "out").rglob("*"):
                 assert path.is_dir() or (path.is_file() and not path.is_symlink())
                 assert path.is_dir() or path.name == MARKER or parse_clip(path)
-        assert {path.name for path in home.iterdir()} <= {"in.zip", "out", ".out.lock"}
-        assert list(Path(scratch).iterdir()) == [home.parent] and list(home.parent.iterdir()) == [home]
+        assert {path.name for path in folder.iterdir()} <= {"in.zip", "out", ".out.lock"}
+        assert list(Path(scratch).iterdir()) == [folder.parent] and list(folder.parent.iterdir()) == [folder]
 
 
 # ---------------------------------------------------------------------------------------------------
-# Audio
+# Audio files
 
 
 def encode(form: str, subtype: str, sampling_rate: int, num_channels: int) -> bytes:
@@ -195,7 +201,7 @@ def encode(form: str, subtype: str, sampling_rate: int, num_channels: int) -> by
     return buffer.getvalue()
 
 
-SOUNDS = [
+AUDIO_FILES = [
     encode(*kind)
     for kind in (
         ("WAV", "PCM_16", 16_000, 1),
@@ -224,8 +230,8 @@ SOUNDS = [
 
 
 @fuzz(400)
-@given(content=st.sampled_from(SOUNDS).flatmap(mutations) | st.binary(max_size=300))
-def test_any_bytes_are_a_waveform_or_no_audio(content):
+@given(content=st.sampled_from(AUDIO_FILES).flatmap(mutations) | st.binary(max_size=300))
+def test_any_bytes_give_a_valid_waveform_or_an_error_message(content):
     try:
         waveform = read_waveform(content)
     except AudioError as error:
@@ -236,6 +242,6 @@ def test_any_bytes_are_a_waveform_or_no_audio(content):
     assert MIN_SECONDS * SAMPLING_RATE - 1 <= len(waveform) <= MAX_SECONDS * SAMPLING_RATE + 1
 
 
-@pytest.mark.parametrize("sound", SOUNDS)
-def test_the_sounds_that_are_changed_here_are_sound_before(sound):
-    assert len(read_waveform(sound)) >= 0.3 * SAMPLING_RATE
+@pytest.mark.parametrize("content", AUDIO_FILES)
+def test_the_unchanged_audio_files_are_valid(content):
+    assert len(read_waveform(content)) >= 0.3 * SAMPLING_RATE

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: on the names of the whole corpora, exactly.
+"""Training, validation and test splits of the complete corpora, computed from their file names.
 
 Run: python -m pytest tests/data/test_splits.py
 """
@@ -60,7 +60,7 @@ def tess():
 
 
 @pytest.mark.parametrize("corpora", [("ravdess",), ("ravdess_song",), ("ravdess", "ravdess_song")])
-def test_ravdess_holds_out_the_same_actors_in_speech_and_song(corpora):
+def test_speech_and_song_of_ravdess_have_the_same_test_actors(corpora):
     table = whole_split(*corpora)
     without = {18} if corpora == ("ravdess_song",) else set()
     assert speakers(table, "train") == actors(*{*range(1, 19)} - without)
@@ -70,7 +70,7 @@ def test_ravdess_holds_out_the_same_actors_in_speech_and_song(corpora):
         assert table["split"].value_counts().to_dict() == {"train": 1080, "validation": 120, "test": 240}
 
 
-def test_tess_tests_on_the_other_woman_and_validates_on_other_words(tess):
+def test_tess_is_tested_on_the_other_speaker_and_validated_on_other_words(tess):
     train, validation, test = (tess[tess["split"] == split] for split in SPLITS)
     assert speakers(tess, "train") == speakers(tess, "validation") == {"tess-OAF"}
     assert speakers(tess, "test") == {"tess-YAF"} and len(test) == 1400
@@ -81,39 +81,41 @@ def test_tess_tests_on_the_other_woman_and_validates_on_other_words(tess):
     assert "OA_bite_neutral" in set(bites["clip"]) and bites["split"].nunique() == 1
 
 
-def test_corpora_together_are_split_as_each_alone(ravdess, tess):
+def test_several_corpora_are_split_like_each_corpus_alone(ravdess, tess):
     both = whole_split("ravdess", "tess")
-    alone = pd.concat([ravdess[ravdess["emotion"] != "calm"], tess])
-    assert both.set_index("clip")["split"].to_dict() == alone.set_index("clip")["split"].to_dict()
-    seen = speakers(both, "train") | speakers(both, "validation")
-    assert not seen & speakers(both, "test")
+    separate = pd.concat([ravdess[ravdess["emotion"] != "calm"], tess])
+    assert both.set_index("clip")["split"].to_dict() == separate.set_index("clip")["split"].to_dict()
+    known = speakers(both, "train") | speakers(both, "validation")
+    assert not known & speakers(both, "test")
 
 
-def test_only_the_chosen_emotions_are_handed_on_and_the_given_table_stays_as_it_was():
+def test_only_clips_of_the_selected_emotions_are_returned_and_the_table_is_not_changed():
     table = table_of("ravdess").sample(frac=1, random_state=0)
     before = table.copy()
-    chosen = split_table(table, "holdout", ("sad", "angry"))
-    assert set(chosen["emotion"]) == {"sad", "angry"} and len(chosen) == 2 * 192
-    assert chosen.index.equals(table.index[table["emotion"].isin(["sad", "angry"])])  # rows of the waveforms
+    selected = split_table(table, "holdout", ("sad", "angry"))
+    assert set(selected["emotion"]) == {"sad", "angry"} and len(selected) == 2 * 192
+    assert selected.index.equals(
+        table.index[table["emotion"].isin(["sad", "angry"])]
+    )  # rows of the waveforms
     pd.testing.assert_frame_equal(table, before)
 
 
-def test_hold_out_knows_no_chance(ravdess):
+def test_the_hold_out_split_does_not_depend_on_the_seed(ravdess):
     pd.testing.assert_frame_equal(whole_split("ravdess", seed=1), ravdess)
 
 
 @pytest.mark.parametrize("corpora", [("ravdess",), ("tess",), ("ravdess", "tess")])
-def test_random_draws_a_fifth_and_a_tenth_of_each_emotion_of_each_corpus(corpora):
+def test_the_random_split_has_the_same_shares_of_each_emotion_and_corpus(corpora):
     table = whole_split(*corpora, protocol="random")
     for _, rows in table.groupby(["corpus", "emotion"]):
         counts = rows["split"].value_counts()
         assert counts["test"] == round(0.2 * len(rows))
         assert counts["validation"] == round(0.1 * len(rows))
         assert counts.sum() == len(rows)
-    assert speakers(table, "train") & speakers(table, "test")  # the leak that it is there to show
+    assert speakers(table, "train") & speakers(table, "test")  # the leak that this protocol demonstrates
 
 
-def test_random_goes_by_the_seed_alone():
+def test_the_random_split_depends_on_the_seed():
     first, again, other = (whole_split("ravdess", protocol="random", seed=seed) for seed in (3, 3, 4))
     pd.testing.assert_frame_equal(first, again)
     assert split_digest(first) != split_digest(other)
@@ -134,22 +136,22 @@ def test_an_unknown_protocol_is_refused():
         ("tess", "tess-YAF", "validation", r"test speakers also train or validate: \['tess-YAF'\]"),
     ],
 )
-def test_one_clip_in_a_wrong_split_is_noticed(request, corpus, speaker, split, message):
+def test_a_single_clip_in_a_wrong_split_is_an_error(request, corpus, speaker, split, message):
     table = request.getfixturevalue(corpus).copy()
-    check_split(table, "holdout", common_emotions(corpus))  # sound before
+    check_split(table, "holdout", common_emotions(corpus))  # valid without the change
     table.loc[table.index[table["speaker"] == speaker][0], "split"] = split
     with pytest.raises(AssertionError, match=message):
         check_split(table, "holdout", common_emotions(corpus))
 
 
-def test_a_word_in_training_and_validation_is_noticed(tess):
+def test_a_word_in_training_and_validation_is_an_error(tess):
     table = tess.copy()
     table.loc[table.index[table["split"] == "validation"][0], "split"] = "train"
     with pytest.raises(AssertionError, match="tess-OAF both trains and validates"):
         check_split(table, "holdout", common_emotions("tess"))
 
 
-def test_other_sentences_do_not_excuse_an_actor_who_validates_and_trains(ravdess):
+def test_an_actor_in_training_and_validation_is_an_error_even_with_different_sentences(ravdess):
     table = ravdess.copy()
     dogs = table["text"].str.startswith("dogs")
     table.loc[(table["speaker"] == "ravdess-19") & dogs, "split"] = "train"
@@ -158,7 +160,7 @@ def test_other_sentences_do_not_excuse_an_actor_who_validates_and_trains(ravdess
         check_split(table, "holdout", EMOTIONS)
 
 
-def test_speech_in_training_and_song_in_test_of_one_actor_is_noticed():
+def test_speech_in_training_and_song_in_test_by_the_same_actor_is_an_error():
     table = whole_split("ravdess", "ravdess_song")
     table.loc[(table["speaker"] == "ravdess-22") & (table["corpus"] == "ravdess_song"), "split"] = "train"
     with pytest.raises(AssertionError, match="ravdess-22"):
@@ -166,7 +168,7 @@ def test_speech_in_training_and_song_in_test_of_one_actor_is_noticed():
 
 
 @pytest.mark.parametrize("protocol", ["holdout", "random"])
-def test_one_recording_twice_is_noticed(ravdess, protocol):
+def test_a_duplicate_recording_is_an_error(ravdess, protocol):
     table = ravdess.copy()
     table.loc[table.index[5], "digest"] = table["digest"].iloc[-1]
     with pytest.raises(AssertionError, match="one recording is in the table twice"):
@@ -176,7 +178,7 @@ def test_one_recording_twice_is_noticed(ravdess, protocol):
 @pytest.mark.parametrize(
     ("present", "empty"), [((1,), "validation"), ((21, 22), "train"), ((1, 2, 19), "test"), ((), "train")]
 )
-def test_too_few_speakers_for_a_hold_out_are_named_with_a_way_out(present, empty):
+def test_the_error_for_too_few_speakers_lists_them_and_recommends_another_protocol(present, empty):
     table = table_of("ravdess")
     table = table[table["speaker"].isin(actors(*present))]
     with pytest.raises(InputError) as stop:
@@ -187,25 +189,25 @@ def test_too_few_speakers_for_a_hold_out_are_named_with_a_way_out(present, empty
 
 
 @pytest.mark.parametrize("protocol", ["holdout", "folds", "loso"])
-def test_labels_of_one_speaker_alone_are_refused_under_every_protocol_over_speakers(protocol):
+def test_a_single_speaker_is_refused_by_all_speaker_independent_protocols(protocol):
     table = table_of("tess")
     with pytest.raises(InputError, match=f"--protocol {protocol}: no clip is left for the") as stop:
         split_models(table[table["speaker"] == "tess-YAF"], protocol, common_emotions("tess"))
     assert "by tess-YAF; get the whole corpora" in str(stop.value)
 
 
-def test_folds_without_the_validation_speakers_of_the_saved_model_are_refused_before_they_train():
+def test_a_split_into_folds_without_validation_speakers_for_the_saved_model_is_refused():
     table = table_of("ravdess")
     with pytest.raises(InputError, match="--protocol loso: no clip is left for the validation split"):
         split_models(table[~table["speaker"].isin(actors(19, 20))], "loso", EMOTIONS)
 
 
-def test_an_emotion_that_is_not_tested_or_validated_is_said_and_the_rest_goes_on(caplog):
+def test_an_emotion_without_test_or_validation_clips_is_reported_and_the_others_are_scored(caplog):
     table = table_of("ravdess")
-    unheard = (table["speaker"].isin(actors(21, 22, 23, 24)) & table["emotion"].isin(["sad", "calm"])) | (
+    removed = (table["speaker"].isin(actors(21, 22, 23, 24)) & table["emotion"].isin(["sad", "calm"])) | (
         table["speaker"].isin(actors(19, 20)) & (table["emotion"] == "angry")
     )
-    split = split_table(table[~unheard], "holdout", EMOTIONS)
+    split = split_table(table[~removed], "holdout", EMOTIONS)
     assert caplog.messages == [
         "No validation clip is angry: its scores are over the others",
         "No test clip is calm or sad: its scores are over the others",
@@ -213,21 +215,21 @@ def test_an_emotion_that_is_not_tested_or_validated_is_said_and_the_rest_goes_on
     assert set(split["emotion"][split["split"] == "test"]) == set(EMOTIONS) - {"sad", "calm"}
 
 
-def test_random_works_for_a_single_speaker():
+def test_the_random_split_works_for_a_single_speaker():
     table = table_of("ravdess")
     split = split_table(table[table["speaker"] == "ravdess-01"], "random", EMOTIONS)
     assert set(split["split"]) == set(SPLITS) and len(split) == 60
 
 
 @pytest.mark.parametrize("protocol", ["holdout", "random"])
-def test_an_emotion_that_nobody_trains_is_named(protocol):
+def test_an_emotion_without_training_clips_is_refused(protocol):
     table = table_of("ravdess")
-    seen = ~table["speaker"].isin(CORPORA["ravdess"].test_speakers) | (protocol == "random")
+    in_training = ~table["speaker"].isin(CORPORA["ravdess"].test_speakers) | (protocol == "random")
     with pytest.raises(InputError, match="--emotions: no training clip is angry"):
-        split_table(table[~(seen & (table["emotion"] == "angry"))], protocol, EMOTIONS)
+        split_table(table[~(in_training & (table["emotion"] == "angry"))], protocol, EMOTIONS)
 
 
-def test_the_digest_says_which_clip_is_where_under_which_label(ravdess):
+def test_the_digest_depends_on_the_clips_their_labels_and_their_splits_only(ravdess):
     digest = split_digest(ravdess)
     assert split_digest(ravdess.sample(frac=1, random_state=0)) == digest
     assert split_digest(ravdess.assign(path="elsewhere").reset_index(drop=True)) == digest
@@ -240,7 +242,7 @@ def test_the_digest_says_which_clip_is_where_under_which_label(ravdess):
     assert len({digest, *map(split_digest, changed)}) == 6
 
 
-def test_the_description_counts_what_is_there(ravdess):
+def test_the_description_contains_the_numbers_of_clips_minutes_and_speakers(ravdess):
     description = describe_split(ravdess)
     assert list(description) == list(SPLITS)
     assert description["test"] == {
@@ -253,7 +255,7 @@ def test_the_description_counts_what_is_there(ravdess):
 
 
 # ---------------------------------------------------------------------------------------------------
-# A model per fold
+# Folds
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,9 @@ def test_the_description_counts_what_is_there(ravdess):
         ("cross-corpus", ("ravdess", "tess"), 2),
     ],
 )
-def test_each_clip_is_tested_once_by_a_model_that_has_not_heard_its_speaker(protocol, corpora, num_folds):
+def test_each_clip_is_in_one_test_fold_whose_training_data_do_not_include_its_speaker(
+    protocol, corpora, num_folds
+):
     table = table_of(*corpora)
     emotions = common_emotions(*corpora)
     folds = split_folds(table, protocol, emotions)
@@ -276,11 +280,11 @@ def test_each_clip_is_tested_once_by_a_model_that_has_not_heard_its_speaker(prot
     for fold in folds.values():
         assert not (speakers(fold, "train") | speakers(fold, "validation")) & speakers(fold, "test")
         assert set(fold["split"]) == set(SPLITS)
-    tested = pd.concat([fold[fold["split"] == "test"] for fold in folds.values()])
-    assert sorted(tested.index) == list(table.index[table["emotion"].isin(emotions)])
+    test_clips = pd.concat([fold[fold["split"] == "test"] for fold in folds.values()])
+    assert sorted(test_clips.index) == list(table.index[table["emotion"].isin(emotions)])
 
 
-def test_the_folds_of_ravdess_are_the_published_ones_and_validate_on_the_next():
+def test_the_folds_of_ravdess_are_the_published_ones_with_the_next_fold_as_validation_split():
     folds = list(split_folds(table_of("ravdess"), "folds", EMOTIONS).values())
     assert speakers(folds[0], "test") == actors(1, 11, 20, 21)
     assert speakers(folds[0], "validation") == speakers(folds[1], "test") == actors(4, 10, 12, 14)
@@ -288,27 +292,27 @@ def test_the_folds_of_ravdess_are_the_published_ones_and_validate_on_the_next():
     assert speakers(folds[5], "validation") == actors(1, 11, 20, 21)
 
 
-def test_across_corpora_nothing_of_the_tested_corpus_is_learnt():
+def test_cross_corpus_folds_train_and_validate_without_the_tested_corpus():
     folds = split_folds(table_of("ravdess", "tess"), "cross-corpus", common_emotions("ravdess", "tess"))
     for name, fold in zip(("ravdess", "tess"), folds.values(), strict=True):
         assert set(fold["corpus"][fold["split"] == "test"]) == {name}
         assert name not in set(fold["corpus"][fold["split"] != "test"])
 
 
-def test_the_model_that_is_saved_beside_folds_trains_on_all_but_the_validation_speakers():
+def test_the_saved_model_of_a_run_with_folds_is_trained_on_all_speakers_except_validation():
     final = split_final(table_of("ravdess"), EMOTIONS)
     assert speakers(final, "validation") == actors(19, 20)
     assert speakers(final, "train") == actors(*range(1, 25)) - actors(19, 20)
     assert not speakers(final, "test")
 
 
-def test_after_a_model_per_fold_the_published_one_is_trained():
+def test_the_models_of_the_folds_are_followed_by_the_saved_model():
     folds, models, final = split_models(table_of("ravdess"), "folds", EMOTIONS)
     assert list(models) == [*folds, "final"] and models["final"] is final
     assert "test" not in set(final["split"])
 
 
-def test_one_model_is_both_tested_and_published(ravdess):
+def test_the_hold_out_protocol_tests_and_saves_the_same_model(ravdess):
     folds, models, final = split_models(ravdess, "holdout", EMOTIONS)
     assert list(folds) == list(models) == ["holdout"] and folds["holdout"] is models["holdout"] is final
     pd.testing.assert_frame_equal(final, split_table(ravdess, "holdout", EMOTIONS))
@@ -318,7 +322,7 @@ def test_one_model_is_both_tested_and_published(ravdess):
     ("protocol", "corpora", "message"),
     [("folds", ("ravdess", "tess"), "one of the --corpora"), ("cross-corpus", ("tess",), "at least two")],
 )
-def test_protocols_that_do_not_suit_the_corpora_are_refused(protocol, corpora, message):
+def test_protocols_that_do_not_fit_the_number_of_corpora_are_refused(protocol, corpora, message):
     with pytest.raises(InputError, match=message):
         split_folds(table_of(*corpora), protocol, common_emotions(*corpora))
 
@@ -327,18 +331,18 @@ def test_protocols_that_do_not_suit_the_corpora_are_refused(protocol, corpora, m
     ("corpus", "protocol", "unit"),
     [("ravdess", "loso", "speaker"), ("tess", "folds", "text"), ("ravdess", "random", "clip")],
 )
-def test_choices_among_training_clips_are_made_over_speakers_words_or_clips(corpus, protocol, unit):
+def test_training_clips_are_grouped_by_speaker_word_or_clip_for_model_selection(corpus, protocol, unit):
     _, models, _ = split_models(table_of(corpus), protocol, common_emotions(corpus))
     for split, (rows, groups) in zip(models.values(), training_parts(models.values(), protocol), strict=True):
         assert (split["split"].iloc[rows] == "train").all()
         assert len(rows) == (split["split"] == "train").sum()
         assert (groups == split[unit].iloc[rows]).all()
-        held_out = set(split[unit][split["split"] == "test"])
-        assert not held_out & set(groups) or unit == "text"
+        test_groups = set(split[unit][split["split"] == "test"])
+        assert not test_groups & set(groups) or unit == "text"
 
 
-def test_training_clips_of_few_speakers_are_held_out_by_text_and_of_one_text_not_at_all(ravdess):
-    few = ravdess[ravdess["speaker"].isin(actors(1, 2))]
-    assert selection_groups(few, "holdout").nunique() == 2
+def test_training_clips_of_few_speakers_are_grouped_by_text_and_a_single_text_is_refused(ravdess):
+    two_actors = ravdess[ravdess["speaker"].isin(actors(1, 2))]
+    assert selection_groups(two_actors, "holdout").nunique() == 2
     with pytest.raises(InputError, match=r"by ravdess-01 ravdess-02 and all say .*: nothing can be chosen"):
-        selection_groups(few[few["text"] == few["text"].iloc[0]], "holdout")
+        selection_groups(two_actors[two_actors["text"] == two_actors["text"].iloc[0]], "holdout")

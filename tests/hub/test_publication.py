@@ -1,9 +1,8 @@
-"""Runs are published whole or not at all; what is amiss is one line; an unfinished run goes on elsewhere.
+"""Only complete runs are published, errors are one line, and an unfinished run is resumed on another machine.
 
 Run: python -m pytest tests/hub/test_publication.py
 
-The Hub is `hub_server.py` on this machine; the scripts and their clients are the real ones, in processes of
-their own.
+The Hub is `hub_server.py` on this machine. The scripts run in separate processes and use the real client.
 """
 
 import contextlib
@@ -27,11 +26,11 @@ from hub_server import HubServer, environment
 
 TOKEN, READ_TOKEN, OTHERS_TOKEN = "hf_write", "hf_read", "hf_somebody"
 
-TWO = ["--demo", "--emotions", "sad", "angry"]
+TWO_EMOTIONS = ["--demo", "--emotions", "sad", "angry"]
 SCRIPTS = {
-    "wav2vec2": ["train_wav2vec2.py", *TWO, "--num_train_epochs=1"],
-    "cnn": ["train_cnn.py", *TWO, "--num_train_epochs=2"],
-    "baselines": ["train_baselines.py", *TWO, "--models=lda", "--features=mfcc"],
+    "wav2vec2": ["train_wav2vec2.py", *TWO_EMOTIONS, "--num_train_epochs=1"],
+    "cnn": ["train_cnn.py", *TWO_EMOTIONS, "--num_train_epochs=2"],
+    "baselines": ["train_baselines.py", *TWO_EMOTIONS, "--models=lda", "--features=mfcc"],
 }
 WEIGHTS = {
     "wav2vec2": {"config.json", "model.safetensors", "preprocessor_config.json"},
@@ -60,7 +59,7 @@ def start(
 
 
 def call(hub: HubServer, home: Path, *command: str | Path, expect=0, token=TOKEN, **variables: str) -> str:
-    """Run a command of the kit to its end, and return what it printed; it never prints a token."""
+    """Run a command of the kit and return its output, which must not contain a token."""
     process = start(hub, home, *command, token=token, **variables)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == expect, output[-3000:]
@@ -71,7 +70,7 @@ def call(hub: HubServer, home: Path, *command: str | Path, expect=0, token=TOKEN
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, cache) -> Path:
-    """A finished run of each script, not published; nobody changes them."""
+    """An unpublished finished run of each script; tests must not change them."""
     folder = tmp_path_factory.mktemp("runs")
     for name, command in SCRIPTS.items():
         done = subprocess.run(
@@ -97,7 +96,7 @@ def last_line(output: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------
-# A run is published
+# Publication of a run
 
 
 def snippet_of(card: str) -> str:
@@ -105,22 +104,24 @@ def snippet_of(card: str) -> str:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_publishes_in_one_commit_what_anybody_can_use_as_the_card_shows(name, hub, cache, tmp_path):
+def test_a_script_publishes_in_one_commit_a_model_that_others_can_use_as_the_card_shows(
+    name, hub, cache, tmp_path
+):
     command = [*SCRIPTS[name], f"--output_dir={tmp_path / 'runs' / name}", f"--cache_dir={cache}"]
-    seen = []
+    outputs = []
     process = start(hub, tmp_path / "home", *command, "--push_to_hub", f"--hub_model_id=me/my-{name}")
-    reader = threading.Thread(target=lambda: seen.append(process.stdout.read()))
+    reader = threading.Thread(target=lambda: outputs.append(process.stdout.read()))
     reader.start()
-    lines_of_processes = set()
+    command_lines = set()
     while process.poll() is None:
         for file in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # it has just ended
-                lines_of_processes.add(file.read_bytes())
+            with contextlib.suppress(OSError):  # the process has just ended
+                command_lines.add(file.read_bytes())
         time.sleep(0.2)
     reader.join()
-    assert process.returncode == 0, seen[0][-3000:]
-    assert last_line(seen[0]) == f"Published: {hub.endpoint}/me/my-{name}"
-    assert not any(TOKEN.encode() in line for line in lines_of_processes) and TOKEN not in seen[0]
+    assert process.returncode == 0, outputs[0][-3000:]
+    assert last_line(outputs[0]) == f"Published: {hub.endpoint}/me/my-{name}"
+    assert not any(TOKEN.encode() in line for line in command_lines) and TOKEN not in outputs[0]
 
     run = run_of(tmp_path / "runs", name)
     (message, _), *commits = hub.commits(f"me/my-{name}")
@@ -134,7 +135,7 @@ def test_a_script_publishes_in_one_commit_what_anybody_can_use_as_the_card_shows
         "figures/confusion_matrix.png",
         "requirements.txt",
     } <= files.keys()
-    assert {SCRIPTS[name][0], "utils/audio.py"} <= files.keys()
+    assert {SCRIPTS[name][0], "utils/data/audio.py"} <= files.keys()
     suffixes = {Path(file).suffix for file in files}
     assert not suffixes & {".wav", ".flac", ".npz", ".npy", ".arrow", ".bin", ".pt", ".pkl", ".pyc"}
     for file, data in files.items():
@@ -151,27 +152,27 @@ def test_a_script_publishes_in_one_commit_what_anybody_can_use_as_the_card_shows
         assert "skops" in front["tags"]
         assert json.loads(files["config.json"])["sklearn"]["model"]["file"] == "model.skops"
 
-    # Somebody else, somewhere else, with the card and a clip.
+    # Another user on another machine runs the example of the card on a clip.
     row = pd.read_csv(run / "predictions.csv").iloc[7]
     clip = PROJECT / "data" / "demo" / f"Actor_{row['clip'][-2:]}" / f"{row['clip']}.wav"
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copy(clip, elsewhere / "speech.wav")
+    folder = tmp_path / "another machine"
+    folder.mkdir()
+    shutil.copy(clip, folder / "speech.wav")
     done = subprocess.run(
         [sys.executable, "-c", snippet_of(card)],
-        cwd=elsewhere,
+        cwd=folder,
         env=environment(hub, OTHERS_TOKEN, tmp_path / "another home"),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    answers = dict(line.split() for line in done.stdout.splitlines())
-    assert answers.keys() == {"sad", "angry"}
-    for emotion, probability in answers.items():
+    probabilities = dict(line.split() for line in done.stdout.splitlines())
+    assert probabilities.keys() == {"sad", "angry"}
+    for emotion, probability in probabilities.items():
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
 
 
-def test_an_earlier_run_is_published_and_what_the_repository_had_of_another_goes(runs, hub, tmp_path):
+def test_publishing_a_run_replaces_the_files_of_an_earlier_run_in_the_repository(runs, hub, tmp_path):
     old = {"model.keras": b"old", "figures/old.png": b"old", "notes.md": b"mine"}
     hub.add_repo("me/mine", files=old)
     before = content(runs / "baselines")
@@ -182,37 +183,39 @@ def test_an_earlier_run_is_published_and_what_the_repository_had_of_another_goes
     assert content(runs / "baselines") == before
 
 
-def test_a_finished_run_is_published_by_the_same_command_and_private_where_that_is_asked(
+def test_the_training_command_publishes_a_finished_run_in_a_private_repository_if_requested(
     runs, hub, cache, tmp_path
 ):
     shutil.copytree(runs / "baselines", tmp_path / "run")
-    cut_off = tmp_path / "run" / "lda" / "checkpoints.partial" / "rest"  # of a download that was killed
-    cut_off.parent.mkdir()
-    cut_off.write_text("half")
+    incomplete = tmp_path / "run" / "lda" / "checkpoints.partial" / "rest"  # left by a killed download
+    incomplete.parent.mkdir()
+    incomplete.write_text("half")
     options = [f"--output_dir={tmp_path / 'run'}", f"--cache_dir={cache}", "--resume_from_checkpoint"]
     output = call(hub, tmp_path, *SCRIPTS["baselines"], *options, "--push_to_hub", "--hub_private_repo")
-    assert "files from" not in output, "no clip has to be read for that"
+    assert "files from" not in output, "clips were read, although the run is finished"
     assert "model.skops" in hub.files("me/run") and hub.is_private("me/run")
     assert not [name for name in hub.files("me/run") if ".partial" in name]
 
 
 # ---------------------------------------------------------------------------------------------------
-# What is amiss is known before the training
+# Errors before the training
 
 
 @pytest.mark.parametrize(
     ("options", "token", "expected"),
     [
         ([], None, "no token for the Hub"),
-        ([], "hf_unknown", "does not know the token"),
+        ([], "hf_unknown", "the token is invalid"),
         ([], READ_TOKEN, "the token of me may only read"),
         (["--hub_model_id=somebody/taken"], TOKEN, "the token of me may not write there; expected me/<name>"),
         (["--hub_model_id=somebody/new"], TOKEN, "the token of me may not write there; expected me/<name>"),
         (["--hub_model_id=me/a b"], TOKEN, "--hub_model_id me/a b: "),
-        (["--hub_model_id=me/public", "--hub_private_repo"], TOKEN, "is there already and public"),
+        (["--hub_model_id=me/public", "--hub_private_repo"], TOKEN, "exists and is public"),
     ],
 )
-def test_what_is_amiss_is_one_line(options, token, expected, runs, hub, tmp_path):
+def test_a_wrong_token_or_repository_gives_a_one_line_error_and_changes_nothing_on_the_hub(
+    options, token, expected, runs, hub, tmp_path
+):
     hub.add_repo("somebody/taken", files={"README.md": b"theirs"})
     hub.add_repo("me/public")
     run = runs / "baselines" / "lda"
@@ -224,49 +227,49 @@ def test_what_is_amiss_is_one_line(options, token, expected, runs, hub, tmp_path
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_says_it_before_it_reads_a_clip(name, hub, tmp_path):
+def test_each_script_checks_the_token_before_it_reads_clips(name, hub, tmp_path):
     command = [*SCRIPTS[name], f"--output_dir={tmp_path / 'run'}", "--push_to_hub", "--hub_model_id=me/name"]
     output = call(hub, tmp_path, *command, token=READ_TOKEN, expect=2)
     assert "the token of me may only read" in last_line(output) and "files from" not in output
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_network_it_is_said_before_the_training(tmp_path):
-    with HubServer() as gone:
+def test_an_unreachable_hub_is_an_error_before_the_training(tmp_path):
+    with HubServer() as stopped:
         pass
     command = [*SCRIPTS["baselines"], f"--output_dir={tmp_path / 'run'}", "--push_to_hub"]
-    output = call(gone, tmp_path, *command, expect=2)
+    output = call(stopped, tmp_path, *command, expect=2)
     assert "cannot be reached" in last_line(output) and not (tmp_path / "run").exists()
-    output = call(gone, tmp_path, *command, expect=2, HF_HUB_OFFLINE="1")
+    output = call(stopped, tmp_path, *command, expect=2, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in last_line(output)
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--hub_model_id=me/name"], "--hub_model_id: nothing goes to the Hub without --push_to_hub"),
+        (["--hub_model_id=me/name"], "--hub_model_id: nothing is uploaded without --push_to_hub"),
         (["--hub_strategy=checkpoint"], "--hub_strategy checkpoint: nothing"),
         (["--resume_from_checkpoint=hub"], "--resume_from_checkpoint hub: nothing"),
     ],
 )
-def test_options_that_mean_nothing_without_publication_are_refused(options, expected, hub, tmp_path):
+def test_options_of_the_publication_are_refused_without_push_to_hub(options, expected, hub, tmp_path):
     for command in (SCRIPTS["baselines"], SCRIPTS["wav2vec2"]):
         output = call(hub, tmp_path, *command, f"--output_dir={tmp_path / 'run'}", *options, expect=2)
         assert expected in output
 
 
-def test_a_token_on_the_command_line_is_refused_and_not_repeated(hub, tmp_path):
+def test_a_token_on_the_command_line_is_refused_and_not_printed(hub, tmp_path):
     output = call(hub, tmp_path, *SCRIPTS["wav2vec2"], "--push_to_hub", f"--hub_token={TOKEN}", expect=2)
     assert "HF_TOKEN" in output and not hub.requests
 
 
-def test_the_token_comes_from_the_hubs_login_or_from_kaggles_secrets(runs, hub, tmp_path):
+def test_the_token_is_read_from_the_login_of_the_hub_or_from_the_secrets_of_kaggle(runs, hub, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "token").write_text(TOKEN)
     run = runs / "baselines" / "lda"
     call(hub, home, "-m", "utils.publish", run, "--hub_model_id=me/by-login", token=None)
-    # Kaggle's module, as its notebooks have it.
+    # Stands in for the module of Kaggle notebooks.
     (tmp_path / "kaggle_secrets.py").write_text(
         "import json, pathlib\n"
         "class UserSecretsClient:\n"
@@ -283,7 +286,7 @@ def test_the_token_comes_from_the_hubs_login_or_from_kaggles_secrets(runs, hub, 
 
 
 # ---------------------------------------------------------------------------------------------------
-# The Hub has a bad day
+# Failed uploads
 
 
 def add_faults(hub: HubServer, kind: str) -> None:
@@ -293,13 +296,13 @@ def add_faults(hub: HubServer, kind: str) -> None:
         hub.fail("POST", "/commit/main", status=429, headers={"Retry-After": "3"})
     elif kind == "503 twice":
         hub.fail("GET", "/tree/main", status=503, times=2)
-    elif kind == "cut in an upload":
+    elif kind == "upload interrupted":
         hub.cut("PUT", "/lfs/", after_bytes=20_000)
-    elif kind == "cut in the commit":
+    elif kind == "commit interrupted":
         hub.cut("POST", "/commit/main", after_bytes=100_000)
-    elif kind == "answer cut":
+    elif kind == "response interrupted":
         hub.cut("POST", "/commit/main", of="response")
-    elif kind == "a proxy's page":
+    elif kind == "error page of a proxy":
         hub.fail("POST", "/api/validate-yaml", status=502, body="<html>Bad gateway</html>")
     elif kind == "slow":
         hub.delay("POST", "/preupload/main", seconds=3)
@@ -311,14 +314,14 @@ def add_faults(hub: HubServer, kind: str) -> None:
         "500",
         "429",
         "503 twice",
-        "cut in an upload",
-        "cut in the commit",
-        "answer cut",
-        "a proxy's page",
+        "upload interrupted",
+        "commit interrupted",
+        "response interrupted",
+        "error page of a proxy",
         "slow",
     ],
 )
-def test_what_passes_is_outlived(kind, runs, hub, tmp_path):
+def test_a_run_is_published_despite_temporary_faults_of_the_hub(kind, runs, hub, tmp_path):
     add_faults(hub, kind)
     output = call(hub, tmp_path, "-m", "utils.publish", runs / "baselines" / "lda", "--hub_model_id=me/name")
     assert hub.faults_left == 0
@@ -332,12 +335,14 @@ def test_what_passes_is_outlived(kind, runs, hub, tmp_path):
     ("fault", "expected"),
     [
         (("POST", "/commit/", 503), "the server answers 503"),
-        (("POST", "/preupload/", 401), "does not know the token"),
-        (("POST", "/commit/", 403), "the token may not do that"),
+        (("POST", "/preupload/", 401), "the token is invalid"),
+        (("POST", "/commit/", 403), "the token has no permission"),
         (("POST", "/commit/", 409), "it answers 409"),
     ],
 )
-def test_what_does_not_pass_leaves_the_run_whole_and_says_how_to_go_on(fault, expected, runs, hub, tmp_path):
+def test_a_permanent_fault_of_the_hub_leaves_the_run_unchanged_and_the_error_gives_the_command_to_retry(
+    fault, expected, runs, hub, tmp_path
+):
     run = runs / "baselines" / "lda"
     before = content(run)
     hub.fail(*fault, times=99)
@@ -348,13 +353,13 @@ def test_what_does_not_pass_leaves_the_run_whole_and_says_how_to_go_on(fault, ex
     assert hub.files("me/name").keys() == {".gitattributes"}
     assert content(run) == before
     hub.faults.clear()
-    again = re.search(r"python (-m utils\.hub .*)$", last_line(output)).group(1).split()
-    call(hub, tmp_path, *again)
+    command = re.search(r"python (-m utils\.publish .*)$", last_line(output)).group(1).split()
+    call(hub, tmp_path, *command)
     assert "model.skops" in hub.files("me/name") and hub.is_private("me/name")
 
 
 # ---------------------------------------------------------------------------------------------------
-# A model that does not answer as it did is not published
+# Checks before the publication
 
 
 def break_model(run: Path, how: str) -> None:
@@ -365,7 +370,7 @@ def break_model(run: Path, how: str) -> None:
     elif how == "labels are not names":
         config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
         config["label2id"] = {"LABEL_0": 0, "LABEL_1": 1}
-    elif how == "labels are mixed up":
+    elif how == "labels are swapped":
         config["id2label"]["0"], config["id2label"]["1"] = config["id2label"]["1"], config["id2label"]["0"]
     elif how == "other weights":
         weights["classifier.weight"] = 0.5 * weights["classifier.weight"]
@@ -380,12 +385,14 @@ def break_model(run: Path, how: str) -> None:
     [
         ("a weight is missing", "classifier.weight"),
         ("labels are not names", "LABEL_0"),
-        ("labels are mixed up", "its labels are"),
-        ("other weights", "its probabilities are off by up to"),
-        ("another activation", "its probabilities are off by up to"),
+        ("labels are swapped", "its labels are"),
+        ("other weights", "its probabilities differ from those of the run by up to"),
+        ("another activation", "its probabilities differ from those of the run by up to"),
     ],
 )
-def test_a_model_that_does_not_load_or_answer_as_it_did_is_not_published(how, expected, runs, hub, tmp_path):
+def test_a_model_that_cannot_be_loaded_or_gives_other_probabilities_is_not_published(
+    how, expected, runs, hub, tmp_path
+):
     shutil.copytree(runs / "wav2vec2", tmp_path / "run")
     break_model(tmp_path / "run", how)
     output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "run", expect=2)
@@ -393,87 +400,91 @@ def test_a_model_that_does_not_load_or_answer_as_it_did_is_not_published(how, ex
     assert hub.files("me/run").keys() == {".gitattributes"}
 
 
-def test_nothing_that_names_this_machine_or_the_token_is_published(runs, hub, tmp_path):
+def test_a_run_that_contains_a_local_path_or_the_token_is_not_published(runs, hub, tmp_path):
     shutil.copytree(runs / "baselines" / "lda", tmp_path / "run")
-    for secret, words in ((f"{PROJECT}/data", "a path of this machine"), (TOKEN, "the token")):
+    for secret, description in ((f"{PROJECT}/data", "a path of this machine"), (TOKEN, "the token")):
         (tmp_path / "run" / "notes.txt").write_text(f"see {secret}")
         output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "run", expect=2)
-        assert f"notes.txt holds {words}" in last_line(output)
+        assert f"notes.txt holds {description}" in last_line(output)
     assert hub.files("me/run").keys() == {".gitattributes"}
 
 
-def test_a_folder_without_a_finished_run_is_refused_before_the_hub_is_asked(hub, tmp_path):
+def test_a_folder_without_a_finished_run_is_refused_before_any_request_to_the_hub(hub, tmp_path):
     output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "nothing", expect=2)
     assert "expected the folder of a finished run" in output and not hub.requests
 
 
 # ---------------------------------------------------------------------------------------------------
-# A session that ends takes nothing with it
+# Resuming on another machine
 
-GO_ON = {
-    "wav2vec2": ["train_wav2vec2.py", *TWO, "--no_probe", "--num_train_epochs=12"],
-    "cnn": ["train_cnn.py", *TWO, "--num_train_epochs=12"],
-    "baselines": ["train_baselines.py", *TWO, "--models=rf", "--features=mfcc", "--protocol=folds"],
+LONGER_SCRIPTS = {
+    "wav2vec2": ["train_wav2vec2.py", *TWO_EMOTIONS, "--no_probe", "--num_train_epochs=12"],
+    "cnn": ["train_cnn.py", *TWO_EMOTIONS, "--num_train_epochs=12"],
+    "baselines": ["train_baselines.py", *TWO_EMOTIONS, "--models=rf", "--features=mfcc", "--protocol=folds"],
 }
 
 
-def kept(hub: HubServer, repo_id: str) -> int:
-    """Return how often checkpoints were committed."""
+def num_checkpoint_commits(hub: HubServer, repo_id: str) -> int:
+    """Return the number of commits of checkpoints."""
     repo = hub.repos.get(("model", repo_id))
     return (
         len(hub.commits(repo_id, revision="checkpoint")) - 1 if repo and "checkpoint" in repo.branches else 0
     )
 
 
-@pytest.mark.parametrize("name", GO_ON)
-def test_killed_it_goes_on_from_the_hub_on_a_new_machine(name, hub, cache, tmp_path):
+@pytest.mark.parametrize("name", LONGER_SCRIPTS)
+def test_a_killed_run_is_resumed_from_the_hub_on_another_machine_with_the_same_predictions(
+    name, hub, cache, tmp_path
+):
     options = [f"--cache_dir={cache}", "--push_to_hub", "--hub_model_id=me/name", "--hub_strategy=checkpoint"]
-    if name == "wav2vec2":  # a path, which nothing on the Hub may name; the demo's encoder is another
+    if name == "wav2vec2":  # a local path, which no file on the Hub may contain; the demo does not use it
         options += [f"--model_name_or_path={tmp_path / 'encoder'}"]
-    hub.fail("POST", "/branch/checkpoint", status=500)  # must not stop the training
+    hub.fail("POST", "/branch/checkpoint", status=500)  # must not end the training
     process = start(
-        hub, tmp_path / "home", *GO_ON[name], *options, f"--output_dir={tmp_path / 'old' / 'run'}"
+        hub, tmp_path / "home", *LONGER_SCRIPTS[name], *options, f"--output_dir={tmp_path / 'old' / 'run'}"
     )
     deadline = time.monotonic() + 300
-    while not kept(hub, "me/name"):
+    while not num_checkpoint_commits(hub, "me/name"):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()[-3000:]
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    shutil.rmtree(tmp_path / "old")  # the machine is gone, and with it all that was not on the Hub
+    shutil.rmtree(tmp_path / "old")  # only the files on the Hub are left
     files = hub.files("me/name", revision="checkpoint")
     assert not [file for file in files if file.endswith(("training_args.bin", "frames.f32", ".wav"))]
     assert not any(str(tmp_path).encode() in data or TOKEN.encode() in data for data in files.values())
-    assert hub.files("me/name").keys() == {".gitattributes"}, "nothing unfinished stands on main"
+    assert hub.files("me/name").keys() == {".gitattributes"}, "an unfinished run is on the main branch"
 
     new = [f"--output_dir={tmp_path / 'new' / 'run'}", "--resume_from_checkpoint=hub"]
-    output = call(hub, tmp_path / "another home", *GO_ON[name], *options, *new)
+    output = call(hub, tmp_path / "another home", *LONGER_SCRIPTS[name], *options, *new)
     assert "Resuming from the checkpoints in" in output
     assert {"baselines": "rf, fold 1: was trained"}.get(name, "Resuming from") in output
     assert "Epoch 1/" not in output
-    whole = tmp_path / "whole"
-    call(hub, tmp_path / "home", *GO_ON[name], f"--cache_dir={cache}", f"--output_dir={whole}")
+    uninterrupted = tmp_path / "uninterrupted"
+    options_of_uninterrupted = [f"--cache_dir={cache}", f"--output_dir={uninterrupted}"]
+    call(hub, tmp_path / "home", *LONGER_SCRIPTS[name], *options_of_uninterrupted)
     resumed = tmp_path / "new" / "run"
     if name == "baselines":
-        whole, resumed = whole / "rf", resumed / "rf"
-    assert (resumed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
-    assert hub.files("me/name")["predictions.csv"].decode() == (whole / "predictions.csv").read_text()
+        uninterrupted, resumed = uninterrupted / "rf", resumed / "rf"
+    expected = (uninterrupted / "predictions.csv").read_text()
+    assert (resumed / "predictions.csv").read_text() == expected
+    assert hub.files("me/name")["predictions.csv"].decode() == expected
     assert "checkpoint" not in hub.repos["model", "me/name"].branches
 
-    # All is done: the same command on yet another machine says so and trains nothing.
-    newer = [f"--output_dir={tmp_path / 'newer'}", "--resume_from_checkpoint=hub"]
-    output = call(hub, tmp_path / "another home", *GO_ON[name], *options, *newer, expect=2)
+    # The run is finished, so that the same command on a third machine is refused.
+    third = [f"--output_dir={tmp_path / 'third'}", "--resume_from_checkpoint=hub"]
+    output = call(hub, tmp_path / "another home", *LONGER_SCRIPTS[name], *options, *third, expect=2)
     assert "holds a finished run" in last_line(output)
 
 
-def test_of_the_checkpoints_here_and_on_the_hub_those_further_on_are_used(hub, cache, tmp_path):
-    """And a Hub that cannot be written to stops no training."""
+def test_newer_local_checkpoints_are_preferred_to_those_on_the_hub(hub, cache, tmp_path):
+    """Training also continues if checkpoints can no longer be uploaded."""
     options = [f"--cache_dir={cache}", "--push_to_hub", "--hub_model_id=me/name", "--hub_strategy=checkpoint"]
     run = tmp_path / "run"
-    process = start(hub, tmp_path / "home", *GO_ON["cnn"], *options, f"--output_dir={run}")
+    process = start(hub, tmp_path / "home", *LONGER_SCRIPTS["cnn"], *options, f"--output_dir={run}")
     history = run / "checkpoints" / "holdout" / "history.jsonl"
-    while not kept(hub, "me/name"):
+    while not num_checkpoint_commits(hub, "me/name"):
         assert process.poll() is None
         time.sleep(0.05)
     hub.fail("POST", "/commit/checkpoint", status=403, times=99)
@@ -484,13 +495,13 @@ def test_of_the_checkpoints_here_and_on_the_hub_those_further_on_are_used(hub, c
     process.wait()
     process.stdout.close()
     resume = [f"--output_dir={run}", "--resume_from_checkpoint=hub"]
-    output = call(hub, tmp_path / "home", *GO_ON["cnn"], *options, *resume)
-    assert "are as far on as those on the Hub" in output and "Epoch 2/" not in output
-    assert "Checkpoints are not kept on the Hub: the Hub refuses me/name" in output
+    output = call(hub, tmp_path / "home", *LONGER_SCRIPTS["cnn"], *options, *resume)
+    assert "are at least as advanced as those on the Hub" in output and "Epoch 2/" not in output
+    assert "Checkpoints not uploaded: the Hub refuses me/name" in output
     assert "model.keras" in hub.files("me/name")
 
 
-def test_a_slow_hub_keeps_fewer_checkpoints(hub, cache, tmp_path):
+def test_checkpoints_are_uploaded_less_often_if_the_hub_is_slow(hub, cache, tmp_path):
     hub.delay("POST", "/branch/checkpoint", seconds=5, times=99)
     options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--hub_strategy=checkpoint"]
     command = [*SCRIPTS["baselines"], "--protocol=folds", *options]
@@ -498,10 +509,10 @@ def test_a_slow_hub_keeps_fewer_checkpoints(hub, cache, tmp_path):
     uploads = [
         path for method, path, _ in hub.requests if method == "POST" and path.endswith("/branch/checkpoint")
     ]
-    assert len(uploads) == 1  # of four folds, each a matter of a second or two
+    assert len(uploads) == 1  # for four folds of one or two seconds each
 
 
-def test_without_checkpoints_on_the_hub_it_starts_at_the_beginning(hub, cache, tmp_path):
+def test_without_checkpoints_on_the_hub_the_training_starts_from_the_beginning(hub, cache, tmp_path):
     options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--resume_from_checkpoint=hub"]
     output = call(hub, tmp_path, *SCRIPTS["baselines"], *options, "--push_to_hub", "--hub_model_id=me/name")
-    assert "keeps no checkpoints yet" in output and "model.skops" in hub.files("me/name")
+    assert "has no checkpoints yet" in output and "model.skops" in hub.files("me/name")

@@ -1,4 +1,4 @@
-"""A run folder is complete, refused where it holds something, and its card says what was measured.
+"""A run folder is complete, existing files are not overwritten, and the card contains the results of the run.
 
 Run: python -m pytest tests/report/test_report_and_card.py
 """
@@ -34,7 +34,7 @@ SAMPLING_RATE = 16_000
 DIGITS = ("01", "02")
 EMOTION_CODES = [f"{code:02d}" for code in range(1, 9)]
 FINISHED = ("README.md", "metrics.json", "predictions.csv", "model.safetensors", "figures/waveforms.png")
-BEGUN = ("checkpoints/run.json", "checkpoints/holdout/checkpoint-10/model.safetensors")
+UNFINISHED = ("checkpoints/run.json", "checkpoints/holdout/checkpoint-10/model.safetensors")
 IDENTITY = {"encoder": "tiny", "emotions": ["happy", "sad"], "split_digest": "abc"}
 HISTORY = [
     {"epoch": 1.0, "loss": 2.0},
@@ -45,7 +45,7 @@ HISTORY = [
 
 
 def file_names(corpus: str) -> list[str]:
-    """The names of all clips of a corpus, in its own scheme."""
+    """Return the file names of all clips of a corpus."""
     if corpus == "tess":
         codes = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
         words = [f"{a}{b}{c}" for a, b, c in itertools.product("bdfgl", "aeiou", "bdgklmnt")]
@@ -63,7 +63,7 @@ def file_names(corpus: str) -> list[str]:
 
 
 def clip_table(*corpora: str) -> pd.DataFrame:
-    """What `read_table` returns for whole corpora, without their sound."""
+    """Return a table like that of `read_table` for whole corpora, without audio files."""
     names = [name for corpus in corpora for name in file_names(corpus)]
     table = pd.DataFrame(asdict(parse_clip(name)) for name in names)
     return table.assign(
@@ -78,7 +78,7 @@ def clip_table(*corpora: str) -> pd.DataFrame:
 
 
 def measure_run(*corpora: str, protocol: str = "holdout", table: pd.DataFrame | None = None, **arguments):
-    """Return (metrics, predictions) of a run of train_wav2vec2.py, with random probabilities."""
+    """Return (metrics, predictions) of a simulated run of train_wav2vec2.py with random probabilities."""
     table, findings = check_table(clip_table(*corpora) if table is None else table, allow_partial=True)
     emotions = choose_emotions({name: CORPORA[name].emotions for name in corpora})
     plan = split_models(table, protocol, emotions)
@@ -139,14 +139,14 @@ def measure_run(*corpora: str, protocol: str = "holdout", table: pd.DataFrame | 
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    """Corpora -> (metrics, predictions); read only."""
-    mixes = [("ravdess",), ("tess",), ("ravdess", "tess"), ("demo",)]
-    return {"+".join(mix): measure_run(*mix) for mix in mixes}
+    """Corpora -> (metrics, predictions); tests must not change them."""
+    selections = [("ravdess",), ("tess",), ("ravdess", "tess"), ("demo",)]
+    return {"+".join(corpora): measure_run(*corpora) for corpora in selections}
 
 
 @pytest.fixture(scope="module")
 def run_folder(measured, tmp_path_factory) -> Path:
-    """One whole run on RAVDESS and TESS."""
+    """The folder of a finished run with RAVDESS and TESS."""
     folder = tmp_path_factory.mktemp("runs") / "wav2vec2"
     assert check_run_folder(folder, overwrite=False, resume=False)
     begin_run(folder, None, IDENTITY)
@@ -162,7 +162,7 @@ def run_folder(measured, tmp_path_factory) -> Path:
 @pytest.fixture
 def card_of(tmp_path):
     def render(metrics: dict) -> str:
-        """Write the card of a run and return it."""
+        """Return the card of a run."""
         write_json(tmp_path / "metrics.json", metrics)
         write_card(tmp_path)
         return (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -171,7 +171,7 @@ def card_of(tmp_path):
 
 
 def row_of(card: str, first_cell: str) -> list[str]:
-    """Return the cells of the one table row that begins so."""
+    """Return the cells of the only table row with this first cell."""
     (line,) = [line for line in card.splitlines() if line.startswith(f"| {first_cell} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -181,7 +181,7 @@ def percent(value: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------
-# The folder
+# Run folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -196,7 +196,7 @@ def fill(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
+def test_a_new_or_empty_folder_is_accepted(tmp_path, exists):
     folder = tmp_path / "runs" / "new"
     if exists:
         folder.mkdir(parents=True)
@@ -209,12 +209,12 @@ def test_a_new_or_empty_folder_is_taken(tmp_path, exists):
     ("names", "overwrite", "remedy"),
     [
         (FINISHED, False, "--overwrite"),
-        (BEGUN, False, "--resume_from_checkpoint true.*--overwrite"),
+        (UNFINISHED, False, "--resume_from_checkpoint true.*--overwrite"),
         (("thesis.docx", "data/clip.wav"), False, "is not empty and holds no run"),
         (("thesis.docx", "data/clip.wav"), True, "is not empty and holds no run"),
     ],
 )
-def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, names, overwrite, remedy):
+def test_a_folder_with_files_is_refused_and_left_unchanged(tmp_path, names, overwrite, remedy):
     before = contents(fill(tmp_path, *names))
     with pytest.raises(InputError, match=f"--output_dir {tmp_path}.*{remedy}"):
         check_run_folder(tmp_path, overwrite=overwrite, resume=False)
@@ -222,26 +222,26 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path, na
 
 
 @pytest.mark.parametrize(
-    ("names", "overwrite", "resume", "goes_on"),
+    ("names", "overwrite", "resume", "trains"),
     [
         (FINISHED, False, True, False),
         (FINISHED, True, False, True),
-        (BEGUN, False, True, True),
-        (BEGUN, True, False, True),
+        (UNFINISHED, False, True, True),
+        (UNFINISHED, True, False, True),
     ],
 )
-def test_looking_at_a_folder_changes_nothing(tmp_path, names, overwrite, resume, goes_on):
+def test_checking_a_folder_does_not_change_it(tmp_path, names, overwrite, resume, trains):
     before = contents(fill(tmp_path, *names))
-    for _ in range(2):  # each process of several looks for itself
-        assert check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is goes_on
+    for _ in range(2):  # several processes check the same folder
+        assert check_run_folder(tmp_path, overwrite=overwrite, resume=resume) is trains
     assert contents(tmp_path) == before
 
 
-def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
+def test_a_run_that_is_overwritten_loses_its_old_card_at_the_start(tmp_path):
     fill(tmp_path, *FINISHED)
     begin_run(tmp_path, None, IDENTITY)
     assert not (tmp_path / "README.md").exists()
-    # If it is killed now, it is an unfinished run.
+    # If the new run is killed now, the folder contains an unfinished run.
     assert check_run_folder(tmp_path, overwrite=True, resume=False)
     with pytest.raises(InputError, match="unfinished"):
         check_run_folder(tmp_path, overwrite=False, resume=False)
@@ -249,7 +249,7 @@ def test_a_run_that_is_replaced_does_not_wear_its_old_card(tmp_path):
 
 @pytest.mark.parametrize("names", [(), (".run.json.0a1b2c3d.partial",), ("fetched.partial/a/run.json",)])
 @pytest.mark.parametrize("resume", [None, "true"])
-def test_a_run_that_was_killed_as_it_began_can_be_started_again(tmp_path, names, resume):
+def test_a_run_that_was_killed_at_its_start_can_be_started_again(tmp_path, names, resume):
     (tmp_path / "checkpoints").mkdir()
     fill(tmp_path / "checkpoints", *names)
     assert check_run_folder(tmp_path, overwrite=False, resume=bool(resume))
@@ -257,17 +257,17 @@ def test_a_run_that_was_killed_as_it_began_can_be_started_again(tmp_path, names,
     assert list(contents(tmp_path)) == ["checkpoints/run.json"]
 
 
-def test_a_kill_while_an_old_run_is_cleared_away_leaves_nothing_to_go_on_from(begun):
-    fill(begun, "predictions.csv", "figures/learning_curves.png", ".metrics.json.0a1b2c3d.partial")
-    write_json(begun / "checkpoints/run.json", {})  # so it is until all is cleared away
-    assert check_run_folder(begun, overwrite=False, resume=True)
-    begin_run(begun, "true", IDENTITY | {"encoder": "base"})
-    assert set(contents(begun)) == {"checkpoints/run.json", "predictions.csv"}
+def test_after_a_kill_during_the_removal_of_an_old_run_its_checkpoints_are_not_used(unfinished):
+    fill(unfinished, "predictions.csv", "figures/learning_curves.png", ".metrics.json.0a1b2c3d.partial")
+    write_json(unfinished / "checkpoints/run.json", {})  # empty until all old files are removed
+    assert check_run_folder(unfinished, overwrite=False, resume=True)
+    begin_run(unfinished, "true", IDENTITY | {"encoder": "base"})
+    assert set(contents(unfinished)) == {"checkpoints/run.json", "predictions.csv"}
 
 
-def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_path):
+def test_the_checkpoints_of_a_finished_run_that_was_killed_before_their_removal_are_removed(tmp_path):
     before = contents(fill(tmp_path, *FINISHED))
-    fill(tmp_path, *BEGUN)
+    fill(tmp_path, *UNFINISHED)
     assert not check_run_folder(tmp_path, overwrite=False, resume=True)
     assert contents(tmp_path) == before and not (tmp_path / "checkpoints").exists()
 
@@ -277,8 +277,8 @@ def test_a_run_that_was_killed_when_it_was_finished_loses_its_checkpoints(tmp_pa
 
 
 @pytest.fixture
-def begun(tmp_path) -> Path:
-    """A run with three whole checkpoints."""
+def unfinished(tmp_path) -> Path:
+    """The folder of an unfinished run with three complete checkpoints."""
     folder = tmp_path / "run"
     assert begin_run(folder, None, IDENTITY) is None
     for step in (9, 60, 120):
@@ -287,17 +287,17 @@ def begun(tmp_path) -> Path:
     return folder
 
 
-def test_a_run_goes_on_from_its_newest_checkpoint(begun):
-    before = contents(begun)
-    assert begin_run(begun, "true", IDENTITY) is None
-    newest = begun / "checkpoints/holdout/checkpoint-120"
-    assert last_checkpoint(begun / "checkpoints/holdout") == str(newest)
-    assert contents(begun) == before
+def test_a_run_is_resumed_from_its_newest_checkpoint(unfinished):
+    before = contents(unfinished)
+    assert begin_run(unfinished, "true", IDENTITY) is None
+    newest = unfinished / "checkpoints/holdout/checkpoint-120"
+    assert last_checkpoint(unfinished / "checkpoints/holdout") == str(newest)
+    assert contents(unfinished) == before
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off", "empty"])
-def test_a_checkpoint_that_was_cut_off_is_passed_over(begun, damage):
-    models = begun / "checkpoints/holdout"
+def test_an_incomplete_checkpoint_is_ignored(unfinished, damage):
+    models = unfinished / "checkpoints/holdout"
     state = models / "checkpoint-120/trainer_state.json"
     if damage == "missing":
         state.unlink()
@@ -306,21 +306,21 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(begun, damage):
     assert last_checkpoint(models) == str(models / "checkpoint-60")
 
 
-def test_a_chosen_checkpoint_is_taken(begun):
-    chosen = str(begun / "checkpoints/holdout/checkpoint-9")
-    assert begin_run(begun, chosen, IDENTITY) == chosen
+def test_a_given_checkpoint_is_used(unfinished):
+    given = str(unfinished / "checkpoints/holdout/checkpoint-9")
+    assert begin_run(unfinished, given, IDENTITY) == given
 
 
 @pytest.mark.parametrize("resume", [None, "true"])
-def test_a_process_beside_the_one_that_writes_changes_nothing(begun, resume):
-    """Several at once would remove what the first one has already begun to fill."""
-    (begun / "checkpoints/.run.json.1234.partial").touch()
-    before = contents(begun)
-    assert begin_run(begun, resume, IDENTITY, writes=False) is None
-    assert contents(begun) == before
+def test_only_the_main_process_changes_the_folder(unfinished, resume):
+    """Another process could remove files that the main process has already written."""
+    (unfinished / "checkpoints/.run.json.1234.partial").touch()
+    before = contents(unfinished)
+    assert begin_run(unfinished, resume, IDENTITY, writes=False) is None
+    assert contents(unfinished) == before
 
 
-def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
+def test_without_a_complete_checkpoint_a_run_starts_from_the_beginning(tmp_path):
     assert begin_run(tmp_path / "run", "true", IDENTITY) is None
     assert last_checkpoint(tmp_path / "run/checkpoints/holdout") is None
     assert list(contents(tmp_path)) == ["run/checkpoints/run.json"]
@@ -330,26 +330,26 @@ def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
     "changed", [{"encoder": "base"}, {"emotions": ["happy", "sad", "angry"]}, {"split_digest": "def"}]
 )
 @pytest.mark.parametrize("resume", ["true", "checkpoint-60"])
-def test_another_run_cannot_go_on_here(begun, changed, resume):
-    """Its training speakers could be this one's test speakers."""
-    before = contents(begun)
-    resume = resume if resume == "true" else str(begun / "checkpoints/holdout" / resume)
+def test_a_run_with_other_options_cannot_be_resumed_from_these_checkpoints(unfinished, changed, resume):
+    """The training speakers of the checkpoints could be test speakers of the other run."""
+    before = contents(unfinished)
+    resume = resume if resume == "true" else str(unfinished / "checkpoints/holdout" / resume)
     with pytest.raises(InputError, match=f"started with {next(iter(changed))}.*--overwrite"):
-        begin_run(begun, resume, IDENTITY | changed)
-    assert contents(begun) == before
+        begin_run(unfinished, resume, IDENTITY | changed)
+    assert contents(unfinished) == before
 
 
-def test_a_run_that_starts_anew_forgets_old_checkpoints(begun):
-    assert begin_run(begun, None, IDENTITY | {"encoder": "base"}) is None
-    assert list(contents(begun)) == ["checkpoints/run.json"]
-    assert begin_run(begun, "true", IDENTITY | {"encoder": "base"}) is None
+def test_a_run_that_is_not_resumed_removes_old_checkpoints(unfinished):
+    assert begin_run(unfinished, None, IDENTITY | {"encoder": "base"}) is None
+    assert list(contents(unfinished)) == ["checkpoints/run.json"]
+    assert begin_run(unfinished, "true", IDENTITY | {"encoder": "base"}) is None
 
 
 # ---------------------------------------------------------------------------------------------------
 # metrics.json and predictions.csv
 
 
-def test_a_finished_run_has_everything(run_folder):
+def test_a_finished_run_contains_all_files_and_metadata(run_folder):
     code = {path.relative_to(PROJECT_ROOT).as_posix() for path in PROJECT_ROOT.glob("utils/**/*.py")}
     code |= {"train_wav2vec2.py", "model_card.md", "requirements.txt"}
     assert code <= set(contents(run_folder))
@@ -369,29 +369,31 @@ def test_a_finished_run_has_everything(run_folder):
         assert metrics[key], key
     assert "commit" in metrics and metrics["duration_seconds"] > 0
     assert [corpus["name"] for corpus in metrics["corpora"]] == ["ravdess", "tess"]
-    # TESS has no calm voice, so the 192 calm clips of RAVDESS are not used.
+    # TESS has no calm clips, so the 192 calm clips of RAVDESS are not used.
     assert [corpus["clips"] for corpus in metrics["corpora"]] == [1_440 - 192, 2_800]
 
 
-def test_predictions_alone_give_the_test_scores_again(run_folder):
-    """With nothing but the columns' names, as somebody else would do it."""
+def test_the_test_scores_can_be_computed_from_the_predictions_alone(run_folder):
+    """Only the column names are needed."""
     metrics = json.loads((run_folder / "metrics.json").read_text())
     table = pd.read_csv(run_folder / "predictions.csv", float_precision="round_trip")
     assert list(table.columns[:6]) == ["clip", "corpus", "speaker", "fold", "emotion", "predicted"]
     emotions = [name.removeprefix("p_") for name in table.columns if name.startswith("p_")]
 
-    def again(rows: pd.DataFrame) -> dict:
+    def compute_scores(rows: pd.DataFrame) -> dict:
         references = [emotions.index(emotion) for emotion in rows["emotion"]]
         probabilities = rows[[f"p_{emotion}" for emotion in emotions]].to_numpy()
         return score(references, probabilities, emotions, rows["speaker"].tolist())
 
-    assert again(table) == metrics["test"]
-    assert {name: again(rows) for name, rows in table.groupby("corpus")} == metrics["test_per_corpus"]
-    most_likely = table[[f"p_{emotion}" for emotion in emotions]].idxmax(axis=1).str.removeprefix("p_")
-    assert (most_likely == table["predicted"]).all()
+    assert compute_scores(table) == metrics["test"]
+    assert {name: compute_scores(rows) for name, rows in table.groupby("corpus")} == metrics[
+        "test_per_corpus"
+    ]
+    most_probable = table[[f"p_{emotion}" for emotion in emotions]].idxmax(axis=1).str.removeprefix("p_")
+    assert (most_probable == table["predicted"]).all()
 
 
-def test_nothing_of_this_machine_and_no_token_is_published(run_folder):
+def test_the_card_and_the_metrics_contain_no_local_path_and_no_token(run_folder):
     for name in ("README.md", "metrics.json"):
         text = (run_folder / name).read_text()
         assert "hf_secret" not in text and "/home/me" not in text and str(run_folder.parent) not in text
@@ -400,13 +402,13 @@ def test_nothing_of_this_machine_and_no_token_is_published(run_folder):
 def test_test_speakers_are_in_no_other_split(measured):
     for metrics, predictions in measured.values():
         split = metrics["split"]
-        seen = {*split["train"]["speakers"], *split["validation"]["speakers"]}
+        known = {*split["train"]["speakers"], *split["validation"]["speakers"]}
         assert set(predictions["speaker"]) == set(split["test"]["speakers"])
-        assert not seen & set(predictions["speaker"])
+        assert not known & set(predictions["speaker"])
         assert metrics["test"]["clips"] == split["test"]["clips"] == len(predictions)
 
 
-def test_examples_are_one_clip_per_emotion_of_one_voice_and_text():
+def test_examples_are_one_clip_per_emotion_by_the_same_speaker_with_the_same_text():
     table = clip_table("ravdess").sample(frac=1, random_state=0)
     table = table.assign(label=table["emotion"].map(choose_emotions({"": CORPORA["ravdess"].emotions}).index))
     examples = example_clips(table)
@@ -415,18 +417,25 @@ def test_examples_are_one_clip_per_emotion_of_one_voice_and_text():
     assert shown["speaker"].nunique() == shown["text"].nunique() == 1
 
 
-def test_examples_fall_back_on_the_same_voice_and_then_on_another():
-    voice = [("b", "dogs", 0), ("b", "dogs", 1), ("b", "dogs", 2)]  # the voice and text with most emotions
-    clips = [("a", "kids", 0), *voice, ("a", "dogs", 3), ("b", "kids", 3), ("a", "kids", 4), ("a", "dogs", 4)]
+def test_examples_have_another_text_or_another_speaker_if_necessary():
+    most_emotions = [("b", "dogs", 0), ("b", "dogs", 1), ("b", "dogs", 2)]
+    clips = [
+        ("a", "kids", 0),
+        *most_emotions,
+        ("a", "dogs", 3),
+        ("b", "kids", 3),
+        ("a", "kids", 4),
+        ("a", "dogs", 4),
+    ]
     table = pd.DataFrame(clips, columns=["speaker", "text", "label"], index=range(100, 108))
     assert example_clips(table) == {0: 1, 1: 2, 2: 3, 3: 5, 4: 7}
 
 
 # ---------------------------------------------------------------------------------------------------
-# The card
+# Model card
 
 
-def test_the_front_matter_has_the_figures_of_metrics_json(run_folder):
+def test_the_front_matter_contains_the_scores_of_metrics_json(run_folder):
     card = ModelCard.load(run_folder / "README.md")
     metrics = json.loads((run_folder / "metrics.json").read_text())
     results = {result.metric_name: result for result in card.data.eval_results}
@@ -442,7 +451,7 @@ def test_the_front_matter_has_the_figures_of_metrics_json(run_folder):
 
 
 @pytest.mark.parametrize(
-    ("corpora", "license_id", "named"),
+    ("corpora", "license_id", "has_name"),
     [
         ("ravdess", "cc-by-nc-sa-4.0", False),
         ("tess", "cc-by-nc-nd-4.0", False),
@@ -450,12 +459,12 @@ def test_the_front_matter_has_the_figures_of_metrics_json(run_folder):
         ("demo", "apache-2.0", False),
     ],
 )
-def test_the_licence_follows_from_the_corpora(measured, card_of, corpora, license_id, named):
+def test_the_licence_is_that_of_the_corpora(measured, card_of, corpora, license_id, has_name):
     text = card_of(measured[corpora][0])
     card = ModelCard(text)
     assert card.data.license == license_id
-    assert bool(card.data.license_name) == named
-    assert (card.data.license_link or "").startswith("https://") == named
+    assert bool(card.data.license_name) == has_name
+    assert (card.data.license_link or "").startswith("https://") == has_name
     for corpus in corpora.split("+"):
         assert CORPORA[corpus].license_url in card.text and CORPORA[corpus].citation in card.text
     assert "mit" not in str(card.data.license).lower().split("-")
@@ -463,7 +472,7 @@ def test_the_licence_follows_from_the_corpora(measured, card_of, corpora, licens
 
 
 @pytest.mark.parametrize(
-    ("licenses", "words"),
+    ("licenses", "text"),
     [
         (["odbl"], "These weights are under the terms of every licence above (ODBL)."),
         (["odbl", "cc-by-nc-sa-4.0"], "Some of the corpora are for non-commercial use only"),
@@ -472,15 +481,15 @@ def test_the_licence_follows_from_the_corpora(measured, card_of, corpora, licens
         (["cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"], "no-derivatives licences are incompatible: ask"),
     ],
 )
-def test_a_card_claims_of_a_licence_only_what_it_says(measured, card_of, licenses, words):
+def test_the_card_states_the_combined_terms_of_the_licences(measured, card_of, licenses, text):
     metrics = measured["ravdess"][0]
     corpora = [
         metrics["corpora"][0] | {"license": name, "license_url": f"https://{name}"} for name in licenses
     ]
-    assert words in card_of(metrics | {"corpora": corpora})
+    assert text in card_of(metrics | {"corpora": corpora})
 
 
-def test_the_tables_show_what_was_measured(run_folder):
+def test_the_tables_contain_the_values_of_metrics_json(run_folder):
     card = (run_folder / "README.md").read_text()
     metrics = json.loads((run_folder / "metrics.json").read_text())
     test, per_corpus = metrics["test"], metrics["test_per_corpus"]
@@ -505,13 +514,13 @@ def test_the_tables_show_what_was_measured(run_folder):
     assert metrics["split_digest"] in card and "Seed 42" in card
 
 
-def test_every_figure_of_the_card_is_in_the_folder(run_folder):
+def test_the_card_shows_exactly_the_figures_of_the_folder(run_folder):
     card = (run_folder / "README.md").read_text()
     shown = {line.split("](")[1].rstrip(")") for line in card.splitlines() if line.startswith("![")}
     assert shown == {f"figures/{path.name}" for path in (run_folder / "figures").iterdir()}
 
 
-def test_the_card_is_sound_markdown(measured, card_of):
+def test_the_card_is_valid_markdown(measured, card_of):
     for metrics, _ in measured.values():
         body = ModelCard(card_of(metrics)).text
         assert body.lstrip().startswith("# ")
@@ -556,7 +565,7 @@ IN_TEMPLATE = [
 ]
 
 
-ELSEWHERE = [
+IN_FRONT_MATTER_OR_FILTERS = [
     "demo",
     "protocol",
     "model.library",
@@ -578,51 +587,51 @@ def without(metrics: dict, path: str) -> dict:
 
 
 @pytest.mark.parametrize("path", IN_TEMPLATE)
-def test_a_missing_number_is_an_error_and_not_a_blank(measured, card_of, tmp_path, path):
+def test_a_missing_value_in_the_text_is_an_error_and_not_an_empty_string(measured, card_of, tmp_path, path):
     with pytest.raises(jinja2.UndefinedError, match=path.split(".")[-1]):
         card_of(without(measured["ravdess"][0], path))
     assert not (tmp_path / "README.md").exists()
 
 
-@pytest.mark.parametrize("path", ELSEWHERE)
-def test_so_is_a_missing_number_of_the_front_matter_and_the_filters(measured, card_of, tmp_path, path):
+@pytest.mark.parametrize("path", IN_FRONT_MATTER_OR_FILTERS)
+def test_a_missing_value_in_the_front_matter_or_a_filter_is_an_error(measured, card_of, tmp_path, path):
     with pytest.raises((jinja2.UndefinedError, KeyError, TypeError)):
         card_of(without(measured["ravdess"][0], path))
     assert not (tmp_path / "README.md").exists()
 
 
-def test_an_emotion_without_test_clips_has_a_dash_and_no_number(measured, card_of):
+def test_an_emotion_without_test_clips_has_dashes_instead_of_scores(measured, card_of):
     metrics = copy.deepcopy(measured["ravdess"][0])
     metrics["test"]["per_emotion"]["calm"] = {"precision": None, "recall": None, "f1": None, "support": 0}
     assert row_of(card_of(metrics), "calm") == ["calm", "–", "–", "–", "0"]
 
 
-def test_a_random_split_is_warned_of_right_after_the_title(card_of):
+def test_the_card_warns_of_a_random_split_after_the_title(card_of):
     lines = ModelCard(card_of(measure_run("ravdess", protocol="random")[0])).text.strip().splitlines()
     assert lines[0].startswith("# ")
     assert any("Do not quote these figures" in line for line in lines[1:4])
     assert not any("not in the training data" in line for line in lines)
 
 
-def test_a_random_start_is_warned_of_right_after_the_title(measured, card_of):
+def test_the_card_warns_of_a_randomly_initialised_encoder_after_the_title(measured, card_of):
     metrics = copy.deepcopy(measured["ravdess"][0])
     metrics["model"]["starts_random"] = True
     lines = ModelCard(card_of(metrics)).text.strip().splitlines()
     assert any("not a model to use" in line for line in lines[1:4])
 
 
-def test_a_real_run_has_no_warning(measured, card_of):
+def test_the_card_of_a_regular_run_has_no_warning(measured, card_of):
     assert not any(line.startswith(">") for line in card_of(measured["ravdess"][0]).splitlines())
 
 
-def test_the_demo_is_said_to_be_one_right_after_the_title(measured, card_of):
+def test_the_card_warns_of_the_demo_corpus_after_the_title(measured, card_of):
     card = ModelCard(card_of(measured["demo"][0]))
     assert any("Not a real model" in line for line in card.text.strip().splitlines()[1:4])
     assert "synthetic-demo" in card.data.tags
 
 
-def test_what_was_missing_unusable_or_counted_once_is_named(card_of):
-    table = clip_table("ravdess").iloc[:-100]  # to begin with, a hundred clips are not there at all
+def test_the_card_lists_missing_unusable_and_identical_clips(card_of):
+    table = clip_table("ravdess").iloc[:-100]  # a hundred clips are missing
     table.loc[5, "problem"] = "empty file"
     table.loc[9, "same_as"] = table.loc[8, "clip"]
     metrics, _ = measure_run("ravdess", table=table)
@@ -633,21 +642,21 @@ def test_what_was_missing_unusable_or_counted_once_is_named(card_of):
     assert "1338 clips by" in card
 
 
-def test_whole_corpora_are_not_called_incomplete(run_folder):
+def test_the_card_does_not_call_complete_corpora_incomplete(run_folder):
     card = (run_folder / "README.md").read_text()
     assert "incomplete" not in card and "left out" not in card
 
 
 @pytest.mark.parametrize(
-    ("corpora", "said", "unsaid"),
+    ("corpora", "included", "excluded"),
     [("ravdess", "RAVDESS has", "TESS has"), ("tess", "TESS has", "RAVDESS has")],
 )
-def test_the_limits_are_those_of_the_corpora(measured, card_of, corpora, said, unsaid):
+def test_the_limitations_are_those_of_the_corpora(measured, card_of, corpora, included, excluded):
     card = card_of(measured[corpora][0])
-    assert said in card and unsaid not in card and "Acted speech" in card
+    assert included in card and excluded not in card and "Acted speech" in card
 
 
-def test_the_card_says_how_far_its_probabilities_can_be_believed(measured, card_of):
+def test_the_card_states_the_calibration_error(measured, card_of):
     metrics, predictions = measured["ravdess"]
     card = card_of(metrics)
     errors = [metrics["calibration"][name]["ece"] for name in ("after", "before")]
@@ -656,27 +665,27 @@ def test_the_card_says_how_far_its_probabilities_can_be_believed(measured, card_
     assert "not calibrated" not in card
     assert "Its probabilities are not calibrated." in card_of(without(metrics, "calibration"))
 
-    # What was measured before is what the temperature was taken out of.
-    shares = predictions.filter(regex="^p_").to_numpy()
-    hotter = scale_temperature(shares, 1 / 1.5)
-    truth = predictions["emotion"].map(metrics["emotions"].index).to_numpy()
-    assert errors[1] == pytest.approx(expected_calibration_error(truth, hotter))
-    assert errors[0] == pytest.approx(expected_calibration_error(truth, shares))
+    # The error before scaling is that of the probabilities with the temperature removed.
+    probabilities = predictions.filter(regex="^p_").to_numpy()
+    unscaled = scale_temperature(probabilities, 1 / 1.5)
+    labels = predictions["emotion"].map(metrics["emotions"].index).to_numpy()
+    assert errors[1] == pytest.approx(expected_calibration_error(labels, unscaled))
+    assert errors[0] == pytest.approx(expected_calibration_error(labels, probabilities))
 
 
 def test_each_fold_has_its_own_temperature(measured):
     metrics, predictions = measured["ravdess"]
     halves = predictions.assign(fold=np.where(np.arange(len(predictions)) % 2, "b", "a"))
-    found = report.describe_calibration(halves, metrics["emotions"], {"a": 1.0, "b": 2.0, "final": 3.0})
-    assert found["temperature"] == 3.0
-    shares = halves.filter(regex="^p_").to_numpy().copy()
-    shares[1::2] = scale_temperature(shares[1::2], 0.5)
-    truth = halves["emotion"].map(metrics["emotions"].index).to_numpy()
-    assert found["before"]["ece"] == pytest.approx(expected_calibration_error(truth, shares))
+    calibration = report.describe_calibration(halves, metrics["emotions"], {"a": 1.0, "b": 2.0, "final": 3.0})
+    assert calibration["temperature"] == 3.0
+    probabilities = halves.filter(regex="^p_").to_numpy().copy()
+    probabilities[1::2] = scale_temperature(probabilities[1::2], 0.5)
+    labels = halves["emotion"].map(metrics["emotions"].index).to_numpy()
+    assert calibration["before"]["ece"] == pytest.approx(expected_calibration_error(labels, probabilities))
 
 
-def test_the_card_runs_what_it_says(measured, card_of, tmp_path):
-    """Its command names a script of this kit, and its snippet is Python without this machine's paths."""
+def test_the_command_and_the_code_example_of_the_card_are_valid(measured, card_of, tmp_path):
+    """The command runs a script of this kit, and the example contains no local path."""
     metrics = measured["ravdess"][0]
     card = card_of(metrics)
     assert (PROJECT_ROOT / metrics["script"]).is_file() and metrics["command"] in card
@@ -685,7 +694,7 @@ def test_the_card_runs_what_it_says(measured, card_of, tmp_path):
     assert str(tmp_path) not in snippet
 
 
-def test_the_split_digest_tells_splits_apart():
+def test_different_splits_have_different_digests():
     table = clip_table("ravdess")
     emotions = CORPORA["ravdess"].emotions
     holdout, random, other = (
@@ -695,30 +704,30 @@ def test_the_split_digest_tells_splits_apart():
     assert len({holdout, random, other}) == 3
 
 
-def test_a_checkpoint_of_another_runs_split_is_refused_too(tmp_path):
+def test_a_checkpoint_of_another_run_with_another_split_is_refused(tmp_path):
     checkpoint = tmp_path / "other" / "checkpoints" / "holdout" / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
-    note = tmp_path / "other" / "checkpoints" / "run.json"
-    write_json(note, IDENTITY | {"split_digest": "another"})
+    identity_file = tmp_path / "other" / "checkpoints" / "run.json"
+    write_json(identity_file, IDENTITY | {"split_digest": "another"})
     with pytest.raises(InputError, match="split_digest another"):
         begin_run(tmp_path / "run", str(checkpoint), IDENTITY)
-    write_json(note, IDENTITY)
+    write_json(identity_file, IDENTITY)
     assert begin_run(tmp_path / "run", str(checkpoint), IDENTITY) == str(checkpoint)
 
 
-def test_a_checkpoint_that_is_not_there_is_named_and_not_replaced_by_another(tmp_path):
+def test_a_missing_checkpoint_is_an_error_and_no_other_is_used(tmp_path):
     with pytest.raises(InputError, match="checkpoint-33: expected true"):
         begin_run(tmp_path / "run", str(tmp_path / "checkpoint-33"), IDENTITY)
 
 
-def test_an_output_dir_that_is_a_file_is_named(tmp_path):
+def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
         check_run_folder(tmp_path / "run", overwrite=True, resume=False)
 
 
-def test_a_project_folder_is_never_taken_for_a_run(tmp_path):
+def test_a_project_folder_is_not_treated_as_a_run(tmp_path):
     (tmp_path / "README.md").write_text("# A project")
     for flags in ({"overwrite": True, "resume": False}, {"overwrite": False, "resume": True}):
         with pytest.raises(InputError, match="holds no run"):

@@ -124,7 +124,7 @@ class TrainingRun:
         file = self.checkpoints_of(name).with_suffix(".csv")
         if not self._agree(self.options.resume_from_checkpoint is not None and file.exists()):
             return False
-        logger.info("%s: was trained and tested before", name)
+        logger.info("%s, %s: was trained and tested before", self.folder.name, name)
         if not self.writes:
             return True
         self._tested.append(read_predictions(file))
