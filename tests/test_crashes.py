@@ -21,6 +21,7 @@ def reference(tmp_path_factory) -> crashes.Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(reference, tmp_path):
     run = crashes.Run(tmp_path / "run", reference.project, "train_baselines.py", OPTIONS)
     phase, problems = crashes.kill_and_resume(run, reference, reference.seconds / 4)
@@ -28,6 +29,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(reference, tmp_pat
     assert not crashes.find_leftover_files(run, reference)
 
 
+@pytest.mark.slow
 def test_missing_damaged_and_different_files_of_a_run_are_reported(reference, tmp_path):
     shutil.copytree(reference.folder, tmp_path / "run")
     run = object.__new__(crashes.Run)

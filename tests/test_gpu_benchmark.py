@@ -33,6 +33,7 @@ def bundle(demo_folder, tmp_path_factory) -> Path:
     return bundle
 
 
+@pytest.mark.slow
 def test_all_steps_run_without_a_gpu_and_their_results_are_in_the_table(bundle):
     command = [sys.executable, "-m", "benchmarks.gpu", "--bundled", str(bundle)]
     done = subprocess.run(command, cwd=bundle / "code", capture_output=True, text=True)

@@ -58,6 +58,7 @@ def repository(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_all_cells_run(place, repository, tmp_path, monkeypatch):
     """In an empty folder, with a demo of two emotions."""

@@ -132,6 +132,7 @@ def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without
     assert "models, one per fold" in (folds_runs / "lr" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_baselines_equal_uninterrupted_ones(folds_runs, tmp_path, cache, monkeypatch):
     checkpoints = tmp_path / "lr" / "checkpoints"
     # The description of the model of the last fold has to be kept, too.
@@ -160,6 +161,7 @@ def test_killed_and_resumed_baselines_equal_uninterrupted_ones(folds_runs, tmp_p
         assert {path.name for path in run.iterdir()} == {path.name for path in uninterrupted.iterdir()}
 
 
+@pytest.mark.slow
 def test_old_models_that_will_be_overwritten_do_not_look_finished_after_a_kill(folds_runs, tmp_path, cache):
     shutil.copytree(folds_runs, tmp_path / "runs")
     command = command_of(tmp_path / "runs", cache, *FOLDS, "--seed=1", "--overwrite")
@@ -168,6 +170,7 @@ def test_old_models_that_will_be_overwritten_do_not_look_finished_after_a_kill(f
     assert (tmp_path / "runs" / "lr" / "checkpoints" / "run.json").exists()  # for resuming
 
 
+@pytest.mark.slow
 def test_the_card_states_speaker_normalisation_and_its_code_example_classifies_all_clips_of_a_speaker(
     tmp_path, cache
 ):
@@ -194,12 +197,14 @@ def test_the_card_states_speaker_normalisation_and_its_code_example_classifies_a
     )
 
 
+@pytest.mark.slow
 def test_baselines_can_be_trained_on_opensmile_features(tmp_path, cache):
     train(tmp_path, cache, "--demo", "--models", "lda", "--features", "egemaps", "--emotions", "sad", "angry")
     metrics = json.loads((tmp_path / "lda" / "metrics.json").read_text())
     assert metrics["test"]["uar"] > 0.7 and "88 functionals" in metrics["model"]["description"]
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_predictions(demo_runs, tmp_path, cache):
     train(tmp_path, cache, "--demo", "--models", "rf")
     assert (tmp_path / "rf" / "predictions.csv").read_text() == (

@@ -108,6 +108,7 @@ def test_gain_silence_and_other_clips_of_the_batch_do_not_change_the_probabiliti
     np.testing.assert_allclose(batch[:1], probabilities, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(demo_run, tmp_path, cache):
     folder = tmp_path / "killed"
     process = subprocess.Popen(
@@ -139,6 +140,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(demo_run, tmp_path
     assert "complete" in train(folder, cache, "--demo", "--resume_from_checkpoint")
 
 
+@pytest.mark.slow
 def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without_its_speaker(tmp_path, cache):
     train(
         tmp_path / "run",

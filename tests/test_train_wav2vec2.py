@@ -177,6 +177,7 @@ def kill_when(folder: Path, *options: str, cache: Path, pattern: str, root: Path
     assert not (folder / "README.md").exists(), "a killed run must not look finished"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_resumed_twice_ends_with_the_same_metrics(demo_run, tmp_path):
     folder, cache = tmp_path / "killed", tmp_path / "cache"
     kill_when(folder, "--demo", cache=cache, pattern="embeddings-*/*.npz", root=cache)
@@ -206,6 +207,7 @@ def test_a_run_that_was_killed_and_resumed_twice_ends_with_the_same_metrics(demo
     assert (folder / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_early_is_not_continued_after_a_kill(tmp_path, cache):
     options = ["--demo", "--emotions", "calm", "angry", "--no_probe", "--early_stopping_patience=1"]
     options += ["--learning_rate=0", "--head_learning_rate=0"]  # without improvement
@@ -217,6 +219,7 @@ def test_training_that_was_stopped_early_is_not_continued_after_a_kill(tmp_path,
     assert [entry["epoch"] for entry in training["history"] if "eval_uar" in entry] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_in_a_later_fold_is_resumed_there_and_ends_with_the_same_scores(
     tmp_path, cache
 ):
@@ -260,6 +263,7 @@ def test_folds_cannot_be_resumed_from_a_given_checkpoint(tmp_path, cache):
 # ---- Probe without fine-tuning, and adapters ----
 
 
+@pytest.mark.slow
 def test_leave_one_speaker_out_with_the_probe_alone_encodes_no_clip_again(demo_run, tmp_path, cache):
     folder, before = tmp_path / "probe", sorted(cache.glob("embeddings-*/*.npz"))
     assert before
@@ -283,6 +287,7 @@ def test_leave_one_speaker_out_with_the_probe_alone_encodes_no_clip_again(demo_r
     assert validation == pytest.approx(metrics["stages"]["final"]["validation_uar"]["probe"])
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_and_merged_into_a_stock_model(tmp_path, cache):
     folder = tmp_path / "lora"
     options = ["--demo", "--no_probe", "--parameter_efficient=lora", "--num_train_epochs=2"]
@@ -332,6 +337,7 @@ def train_on_two_machines(folder: Path, *options: str) -> str:
     return printed[0]
 
 
+@pytest.mark.slow
 def test_four_processes_on_two_machines_give_the_same_steps_and_predictions_as_one(tmp_path, cache):
     one, four = tmp_path / "one", tmp_path / "machine 0" / "run"
     train(one, "--demo", *TWO_STEPS, cache=cache)
@@ -351,6 +357,7 @@ def test_four_processes_on_two_machines_give_the_same_steps_and_predictions_as_o
     np.testing.assert_allclose(*probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_gives_the_same_losses(tmp_path, cache):
     options = ["--demo", *TWO_STEPS]
     train(tmp_path / "a", *options, cache=cache)
@@ -362,6 +369,7 @@ def test_gradient_accumulation_gives_the_same_losses(tmp_path, cache):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_script_runs_with_accelerate_launch(tmp_path, cache):
     train(tmp_path / "run", "--demo", *TWO_STEPS, "--augment", cache=cache, launcher=ACCELERATE)
     assert metrics_of(tmp_path / "run")["arguments"]["augment"] is True
@@ -512,6 +520,7 @@ def test_with_allow_partial_missing_and_damaged_clips_are_listed_in_the_card(cor
     assert "03-01-05-01-01-01-05: empty file" in card
 
 
+@pytest.mark.slow
 def test_the_log_the_metrics_and_the_card_warn_of_a_random_split(corpora, tmp_path, cache):
     folder = tmp_path / "run"
     output = train(

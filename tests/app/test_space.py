@@ -284,6 +284,7 @@ def test_predictions_below_the_threshold_are_uncertain_and_its_coverage_is_shown
         expect(page.locator("#prediction .prediction")).to_have_text(re.compile(r"^\w+, >?\d+ %$"))
 
 
+@pytest.mark.slow
 def test_a_recording_is_classified_and_not_kept(start_browser, served, clips, tmp_path):
     voice = tmp_path / "voice.wav"
     soundfile.write(voice, np.tile(read_waveform(clips[0]), 5), SAMPLING_RATE, subtype="PCM_16")
@@ -341,6 +342,7 @@ def test_an_invalid_file_gives_an_error_message(browser, served, clips, tmp_path
 # Several files, limitations, narrow screens
 
 
+@pytest.mark.slow
 def test_several_files_become_a_table_to_download(browser, served, clips, model, tmp_path):
     bad = tmp_path / "text, bad.wav"
     bad.write_text("no sound")
@@ -389,6 +391,7 @@ def test_test_results_and_limitations_are_shown(browser, served, runs):
         assert "It always predicts one of its 3 emotions" in limitations
 
 
+@pytest.mark.slow
 def test_narrow_screens_need_no_horizontal_scrolling(browser, served, clips):
     with opened(browser, served, width=390) as page:
         send(page, clips[0])
@@ -533,6 +536,7 @@ def pins(*packages: str) -> set[str]:
     return {f"{package}=={metadata.version(package).split('+')[0]}" for package in packages}
 
 
+@pytest.mark.slow
 def test_a_published_space_runs_without_the_kit(runs, hub, browser, clips, model, tmp_path):
     output = publish(hub, tmp_path, runs / "lda", "--hub_model_id=me/voice", "--space=me/demo")
     assert f"Published: {hub.endpoint}/spaces/me/demo\n" in output
@@ -572,6 +576,7 @@ def test_a_published_space_runs_without_the_kit(runs, hub, browser, clips, model
                 )
 
 
+@pytest.mark.slow
 def test_a_private_model_has_a_private_space_after_a_retry_too(runs, hub, tmp_path):
     hub.fail("POST", "/api/spaces/me/demo/commit/main", status=403)
     options = ["--hub_model_id=me/secret", "--space=demo", "--hub_private_repo"]

@@ -134,6 +134,7 @@ def test_folders_without_labels_are_rejected(corpus_folder, tmp_path, voices):
         find_custom_corpora("--train_on", [corpus_folder])
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_recordings_and_is_scored_on_others(tmp_path, voices):
     mine = write_recordings(tmp_path / "mine", voices[:120])
     yours = write_recordings(tmp_path / "yours", voices[120:150], columns=("file", "emotion"))

@@ -201,6 +201,7 @@ print(dataset["problem"][:] == [""] * len(paths), sum(map(len, dataset["waveform
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_decode_to_the_same_cache_in_parallel_both_get_all_clips(tmp_path):
     paths = write_noise(tmp_path / "clips", num_clips=200)
     command = [sys.executable, "-c", DECODE, str(tmp_path / "cache"), *map(str, paths)]
@@ -217,6 +218,7 @@ def test_two_processes_that_decode_to_the_same_cache_in_parallel_both_get_all_cl
     assert len(list((tmp_path / "cache").rglob("*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_unusual_paths_and_one_test_emotion_has_a_complete_card(tmp_path):
     corpus = tmp_path / "Größe 1" / "日本 語's"
     names = ravdess_names(actors=(1, 2, 3, 4, 19), repetitions=1)
@@ -243,6 +245,7 @@ def test_a_run_with_unusual_paths_and_one_test_emotion_has_a_complete_card(tmp_p
     assert "nan" not in card.lower().split()
 
 
+@pytest.mark.slow
 def test_a_script_on_a_full_disk_ends_with_a_one_line_error_and_keeps_the_old_figures(disk):
     folder = disk(200)
     figure = "figure = Figure(); figure.subplots().plot(range(9))"

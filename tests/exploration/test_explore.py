@@ -607,6 +607,7 @@ def test_an_input_error_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_the_demo_writes_a_page(tmp_path):
     options = ["--demo", f"--output_dir={tmp_path / 'page'}", f"--cache_dir={tmp_path / 'cache'}"]
     command = [sys.executable, "-m", "utils.explore", *options]

@@ -103,6 +103,7 @@ def snippet_of(card: str) -> str:
     return re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_publishes_in_one_commit_a_model_that_others_can_use_as_the_card_shows(
     name, hub, cache, tmp_path
@@ -172,6 +173,7 @@ def test_a_script_publishes_in_one_commit_a_model_that_others_can_use_as_the_car
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_publishing_a_run_replaces_the_files_of_an_earlier_run_in_the_repository(runs, hub, tmp_path):
     old = {"model.keras": b"old", "figures/old.png": b"old", "notes.md": b"mine"}
     hub.add_repo("me/mine", files=old)
@@ -183,6 +185,7 @@ def test_publishing_a_run_replaces_the_files_of_an_earlier_run_in_the_repository
     assert content(runs / "baselines") == before
 
 
+@pytest.mark.slow
 def test_the_training_command_publishes_a_finished_run_in_a_private_repository_if_requested(
     runs, hub, cache, tmp_path
 ):
@@ -308,6 +311,7 @@ def add_faults(hub: HubServer, kind: str) -> None:
         hub.delay("POST", "/preupload/main", seconds=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -331,6 +335,7 @@ def test_a_run_is_published_despite_temporary_faults_of_the_hub(kind, runs, hub,
     assert files["model.skops"] == (runs / "baselines" / "lda" / "model.skops").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
@@ -432,6 +437,7 @@ def num_checkpoint_commits(hub: HubServer, repo_id: str) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONGER_SCRIPTS)
 def test_a_killed_run_is_resumed_from_the_hub_on_another_machine_with_the_same_predictions(
     name, hub, cache, tmp_path
@@ -478,6 +484,7 @@ def test_a_killed_run_is_resumed_from_the_hub_on_another_machine_with_the_same_p
     assert "holds a finished run" in last_line(output)
 
 
+@pytest.mark.slow
 def test_newer_local_checkpoints_are_preferred_to_those_on_the_hub(hub, cache, tmp_path):
     """Training also continues if checkpoints can no longer be uploaded."""
     options = [f"--cache_dir={cache}", "--push_to_hub", "--hub_model_id=me/name", "--hub_strategy=checkpoint"]
@@ -501,6 +508,7 @@ def test_newer_local_checkpoints_are_preferred_to_those_on_the_hub(hub, cache, t
     assert "model.keras" in hub.files("me/name")
 
 
+@pytest.mark.slow
 def test_checkpoints_are_uploaded_less_often_if_the_hub_is_slow(hub, cache, tmp_path):
     hub.delay("POST", "/branch/checkpoint", seconds=5, times=99)
     options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--hub_strategy=checkpoint"]
@@ -512,6 +520,7 @@ def test_checkpoints_are_uploaded_less_often_if_the_hub_is_slow(hub, cache, tmp_
     assert len(uploads) == 1  # for four folds of one or two seconds each
 
 
+@pytest.mark.slow
 def test_without_checkpoints_on_the_hub_the_training_starts_from_the_beginning(hub, cache, tmp_path):
     options = [f"--cache_dir={cache}", f"--output_dir={tmp_path / 'run'}", "--resume_from_checkpoint=hub"]
     output = call(hub, tmp_path, *SCRIPTS["baselines"], *options, "--push_to_hub", "--hub_model_id=me/name")

@@ -137,6 +137,7 @@ def test_the_share_of_equal_predictions_is_counted(folder):
     assert results["agreement"] < 1 and results["uar"] is None
 
 
+@pytest.mark.slow
 def test_a_run_exports_its_model_and_the_code_example_of_its_card_works(tmp_path, demo_folder):
     run = tmp_path / "run"
     options = ["--demo", "--emotions", "sad", "angry", "--num_train_epochs=0", "--export=onnx"]
