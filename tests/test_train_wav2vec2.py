@@ -36,6 +36,7 @@ from transformers import (
 import train_wav2vec2
 from utils.data.audio import read_waveform
 from utils.data.demo import make_demo_corpus
+from utils.encoders import build_classifier
 from utils.encoders.embeddings import SHARD
 from utils.runtime import InputError
 
@@ -297,9 +298,7 @@ def test_adapters_are_trained_and_merged_into_a_stock_model(tmp_path, cache):
     assert "low-rank adapters (LoRA, rank 8)" in (folder / "README.md").read_text()
 
     transformers.set_seed(metrics_of(folder)["seed"])
-    initial, _ = train_wav2vec2.build_model(
-        train_wav2vec2.ModelArguments(from_config="tiny"), ("calm", "angry")
-    )
+    initial, _ = build_classifier("", "tiny", ("calm", "angry"))
     changed = {
         name
         for name, values in model.base_model.named_parameters()
@@ -555,8 +554,7 @@ def test_pretrained_encoders_of_each_family_keep_their_weights(config_class, mod
     encoder = model_class(config_class(**SMALL))
     encoder.save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
-    arguments = train_wav2vec2.ModelArguments(model_name_or_path=str(tmp_path))
-    model, extractor = train_wav2vec2.build_model(arguments, ("sad", "angry"))
+    model, extractor = build_classifier(str(tmp_path), None, ("sad", "angry"))
     assert model.config.id2label == {0: "sad", 1: "angry"} and model.config.use_weighted_layer_sum
     assert extractor.return_attention_mask
     for name, weight in encoder.state_dict().items():
@@ -570,13 +568,10 @@ def test_an_encoder_with_missing_weights_is_refused(tmp_path):
     model.save_pretrained(tmp_path, state_dict=weights)
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="no weights for"):
-        train_wav2vec2.build_model(
-            train_wav2vec2.ModelArguments(model_name_or_path=str(tmp_path)), ("sad", "angry")
-        )
+        build_classifier(str(tmp_path), None, ("sad", "angry"))
 
 
 def test_an_encoder_that_cannot_be_downloaded_is_a_one_line_error():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    arguments = train_wav2vec2.ModelArguments(model_name_or_path="nobody/no-such-encoder")
     with pytest.raises(InputError, match="--model_name_or_path nobody/no-such-encoder: cannot be loaded"):
-        train_wav2vec2.build_model(arguments, ("sad", "angry"))
+        build_classifier("nobody/no-such-encoder", None, ("sad", "angry"))
