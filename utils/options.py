@@ -95,10 +95,14 @@ def parse_options(
     Raises:
         InputError: an option does not exist or has a wrong value.
     """
-    from transformers.hf_argparser import HfArgumentParser
-
+    if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
+        argv = read_options(Path(argv[0]))
     if more and "--help_all" in argv:
         print_help_all()
+    _refuse_unknown([each.name for one in types for each in dataclasses.fields(one)], argv, more)
+
+    from transformers.hf_argparser import HfArgumentParser  # some versions import PyTorch with it
+
     parser = HfArgumentParser(
         types,
         usage="%(prog)s [OPTIONS]\n       %(prog)s options.yaml",
@@ -107,10 +111,7 @@ def parse_options(
         allow_abbrev=False,
     )
     parser.error = refuse_arguments
-    if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
-        argv = read_options(Path(argv[0]))
     parser.set_defaults(**(defaults or {}))
-    _refuse_unknown(parser, argv, more)
     if demo and parser.parse_known_args(argv)[0].demo:
         parser.set_defaults(**demo)
     namespace, rest = parser.parse_known_args(argv)
@@ -137,9 +138,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
             action.option_strings = spellings
 
 
-def _refuse_unknown(parser: argparse.ArgumentParser, argv: Sequence[str], more: Sequence[str]) -> None:
+def _refuse_unknown(known: Sequence[str], argv: Sequence[str], more: Sequence[str]) -> None:
     """Raise an `InputError` for the first option that does not exist, with the nearest one that does."""
-    known = [name[2:] for name in parser._option_string_actions if name.startswith("--")]
     for argument in argv:
         name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
         if not argument.startswith("--") or name in ("", "help", *more):
