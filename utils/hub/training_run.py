@@ -194,7 +194,7 @@ class TrainingRun:
 
     def close_complete(self) -> None:
         """Score the user's recordings with a run that was complete already, and publish it."""
-        logger.info("Nothing to train: the run is complete, see %s", self.folder / "README.md")
+        logger.info("%s: the run is complete, see %s", self.folder.name, self.folder / "README.md")
         self._close()
 
     def _close(self) -> None:
