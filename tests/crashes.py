@@ -226,7 +226,7 @@ def kill_and_resume(run: Run, reference: Run, seconds: float) -> tuple[str, list
     if code:
         last_line = printed.strip().splitlines()[-1]
         return phase, [*problems, f"ended with {code} after it was resumed: {last_line:.200}"]
-    if phase == "finished" and "Nothing to train" not in printed:
+    if phase == "finished" and "the run is complete" not in printed:
         problems.append("was finished, but the resumed run did not report it")
     return phase, problems + find_differences(run, reference)
 
