@@ -89,11 +89,12 @@ class Run:
         self.seconds = 0.0
         folders = [f"--output_dir={self.output}", f"--cache_dir={self.cache}"]
         self.command = [sys.executable, script, "--demo", *folders, *options]
-        shutil.copytree(
-            source,
-            self.project,
-            ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", *["data"] * (source == PROJECT)),
-        )
+        # "data" is the folder of the demo corpus and a package of the kit: each is copied alone.
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "data")
+        shutil.copytree(source, self.project, ignore=ignored)
+        shutil.copytree(source / "utils" / "data", self.project / "utils" / "data")
+        if source != PROJECT:
+            shutil.copytree(source / "data", self.project / "data")
         (folder / "tmp").mkdir()
 
     def execute(self, *more: str, kill_after: float = math.inf) -> tuple[int, str]:
