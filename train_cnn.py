@@ -89,9 +89,9 @@ from tqdm.auto import tqdm
 from utils.cnn import (
     ResumableTraining,
     SpectrogramAugmentation,
-    TrainingSegments,
-    WeightAverage,
     WholeClips,
+    build_callbacks,
+    build_segments,
     describe_layers,
     grad_cam,
     select_device,
@@ -236,36 +236,13 @@ def main(
 
 def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: TrainingOptions):
     """Train one model; return the classifier of its best epoch, and the `ResumableTraining`."""
-    emotions, seed = run.clips.emotions, run.options.seed
+    num_emotions, seed = len(run.clips.emotions), run.options.seed
     # Random crops with other speed, gain and noise, mixup; soft targets; balanced class weights.
-    segments = TrainingSegments(
-        dataset["train"],
-        batch_size=training.per_device_train_batch_size,
-        num_samples=round(training.max_length_seconds * SAMPLING_RATE),
-        num_emotions=len(emotions),
-        mixup=training.mixup,
-        label_smoothing=training.label_smoothing_factor,
-        seed=seed,
-        folder=run.folder / "checkpoints",
-    )
-    validation = WholeClips(dataset["validation"], len(emotions))
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    trainee, classifier = build_model(len(emotions), model.width, model.dropout, seed)
-    trainee.compile(
-        keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay),
-        loss="categorical_crossentropy",
-        jit_compile=False,
-    )
-    networks = [each.get_layer("convolutional_network") for each in (trainee, classifier)]
-    average = WeightAverage(*networks, classifier, validation, decay=training.ema_decay)
-    patience = training.early_stopping_patience
-    early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=patience)
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        "val_uar", mode="max", factor=0.5, patience=max(1, patience // 3)
-    )
-    progress = ResumableTraining(run.checkpoints_of(name), segments, average, early_stopping, plateau)
-    callbacks = [average, early_stopping, plateau, progress]  # the first one adds val_uar for the others
+    segments = build_segments(dataset["train"], num_emotions, training, seed, run.folder / "checkpoints")
+    validation = WholeClips(dataset["validation"], num_emotions)
+    trainee, classifier = prepare_models(num_emotions, model, training, seed)
+    callbacks = build_callbacks(trainee, classifier, segments, validation, training, run.checkpoints_of(name))
+    progress = callbacks[-1]
     if run.uploader:
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: run.uploader()))
     num_done = progress.restore(trainee)
@@ -281,6 +258,19 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
             )
     progress.restore_best()
     return classifier, progress
+
+
+def prepare_models(num_emotions: int, model: ModelOptions, training: TrainingOptions, seed: int):
+    """Return the compiled model to train and its classifier, as `build_model` does."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    trainee, classifier = build_model(num_emotions, model.width, model.dropout, seed)
+    trainee.compile(
+        keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay),
+        loss="categorical_crossentropy",
+        jit_compile=False,
+    )
+    return trainee, classifier
 
 
 def predict_proba(classifier: keras.Model, waveforms) -> np.ndarray:

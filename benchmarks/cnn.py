@@ -24,8 +24,8 @@ import train_cnn as script  # isort: skip
 import keras
 import tensorflow as tf
 
-from utils.cnn.batches import TrainingSegments, WholeClips
-from utils.cnn.training import ResumableTraining, WeightAverage
+from utils.cnn.batches import TrainingSegments, WholeClips, build_segments
+from utils.cnn.training import build_callbacks
 from utils.data.dataset import build_dataset
 from utils.data.loading import load_clips, plan_models
 from utils.data.options import DataOptions
@@ -117,31 +117,13 @@ def prepare_training(dataset, num_emotions: int, folder: Path) -> Training:
     """Create network, batches and callbacks with the default options of the script."""
     model, options, seed = script.ModelOptions(), script.TrainingOptions(), RunOptions.seed
     start = time.perf_counter()
-    segments = TrainingSegments(
-        dataset["train"],
-        batch_size=options.per_device_train_batch_size,
-        num_samples=round(options.max_length_seconds * script.SAMPLING_RATE),
-        num_emotions=num_emotions,
-        mixup=options.mixup,
-        label_smoothing=options.label_smoothing_factor,
-        seed=seed,
-    )
+    segments = build_segments(dataset["train"], num_emotions, options, seed)
     seconds = time.perf_counter() - start
     validation = WholeClips(dataset["validation"], num_emotions)
-    trainee, classifier = script.build_model(num_emotions, model.width, model.dropout, seed)
-    trainee.compile(
-        keras.optimizers.AdamW(options.learning_rate, weight_decay=options.weight_decay),
-        loss="categorical_crossentropy",
-        jit_compile=False,
-    )
-    networks = [each.get_layer("convolutional_network") for each in (trainee, classifier)]
-    average = WeightAverage(*networks, classifier, validation, decay=options.ema_decay)
-    patience = options.early_stopping_patience
-    early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=patience)
-    plateau = keras.callbacks.ReduceLROnPlateau("val_uar", mode="max", factor=0.5, patience=10)
-    resumable = ResumableTraining(folder, segments, average, early_stopping, plateau)
-    resumable.restore(trainee)
-    return Training(trainee, segments, [average, early_stopping, plateau, resumable], seconds)
+    network, classifier = script.prepare_models(num_emotions, model, options, seed)
+    callbacks = build_callbacks(network, classifier, segments, validation, options, folder)
+    callbacks[-1].restore(network)
+    return Training(network, segments, callbacks, seconds)
 
 
 def measure(training: Training, num_rounds: int) -> EpochTimes:

@@ -138,6 +138,20 @@ class WholeClips(keras.utils.PyDataset):
         return padded, targets, self.weights[rows]
 
 
+def build_segments(clips, num_emotions: int, options, seed: int, folder: Path | None = None):
+    """Return the `TrainingSegments` of the clips with the `TrainingOptions` of train_cnn.py."""
+    return TrainingSegments(
+        clips,
+        batch_size=options.per_device_train_batch_size,
+        num_samples=round(options.max_length_seconds * SAMPLING_RATE),
+        num_emotions=num_emotions,
+        mixup=options.mixup,
+        label_smoothing=options.label_smoothing_factor,
+        seed=seed,
+        folder=folder,
+    )
+
+
 def balanced_weights(labels: np.ndarray, num_emotions: int) -> np.ndarray:
     """Return sample weights, float32 (num_clips,), with equal totals for all emotions and mean 1."""
     counts = np.bincount(labels, minlength=num_emotions)

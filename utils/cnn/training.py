@@ -162,3 +162,27 @@ class ResumableTraining(keras.callbacks.Callback):
     def _load_mean(self, epoch: int) -> list[np.ndarray]:
         with np.load(self.folder / f"mean-{epoch}.npz", allow_pickle=False) as arrays:
             return [arrays[name] for name in arrays.files]
+
+
+def build_callbacks(
+    trainee: keras.Model,
+    classifier: keras.Model,
+    segments: TrainingSegments,
+    validation: WholeClips,
+    options,
+    folder: Path,
+) -> list[keras.callbacks.Callback]:
+    """Return the callbacks of a training with the `TrainingOptions` of train_cnn.py.
+
+    The first one, `WeightAverage`, adds val_uar for the others; the last is the `ResumableTraining`, which
+    keeps its checkpoints in `folder`.
+    """
+    networks = [each.get_layer("convolutional_network") for each in (trainee, classifier)]
+    average = WeightAverage(*networks, classifier, validation, decay=options.ema_decay)
+    patience = options.early_stopping_patience
+    early_stopping = keras.callbacks.EarlyStopping("val_uar", mode="max", patience=patience)
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "val_uar", mode="max", factor=0.5, patience=max(1, patience // 3)
+    )
+    progress = ResumableTraining(folder, segments, average, early_stopping, plateau)
+    return [average, early_stopping, plateau, progress]
