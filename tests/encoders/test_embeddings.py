@@ -3,23 +3,17 @@
 Run: python -m pytest tests/encoders/test_embeddings.py
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from test_freezing import CONFIGS, build, every_encoder, random_clips
+from test_freezing import CONFIGS, build, every_encoder, random_clips, run_python
 from transformers import Wav2Vec2FeatureExtractor
 
 from utils.data.decoding import Waveforms
 from utils.encoders.embeddings import _batches, embed
 from utils.encoders.freezing import exclude_last_state, num_used_layers
 from utils.encoders.hidden_states import hidden_states, layer_means
-from utils.runtime import PROJECT_ROOT
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
 
@@ -173,12 +167,7 @@ debug_launcher(work, num_processes=2)
 
 
 def test_two_processes_share_the_pass_and_both_return_all_means(tmp_path):
-    environment = os.environ | {
-        "PYTHONPATH": f"{PROJECT_ROOT}:{Path(__file__).parent}",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", SHARED_PASS, str(tmp_path)]
-    subprocess.run(command, env=environment, check=True, timeout=120)
+    run_python(SHARED_PASS, tmp_path)
     waveforms, lengths, digests = clips_of(8_000, 7_000, 6_000, 5_000, 4_000)
     expected = embed(build("wav2vec2-base"), EXTRACTOR, waveforms, lengths, digests, tmp_path / "alone")
     for process, count in enumerate((3, 2)):

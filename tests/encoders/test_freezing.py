@@ -247,13 +247,18 @@ debug_launcher(work, num_processes=2)
 """
 
 
-def test_two_processes_share_the_clips_and_both_return_all_probabilities(tmp_path):
+def run_python(code: str, folder: Path) -> None:
+    """Run code that imports the modules of these tests; its first argument is the folder."""
     environment = os.environ | {
         "PYTHONPATH": f"{PROJECT_ROOT}:{Path(__file__).parent}",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-c", SHARED_PREDICTION, str(tmp_path)]
+    command = [sys.executable, "-c", code, str(folder)]
     subprocess.run(command, env=environment, check=True, timeout=120)
+
+
+def test_two_processes_share_the_clips_and_both_return_all_probabilities(tmp_path):
+    run_python(SHARED_PREDICTION, tmp_path)
     clips = [{"input_values": clip} for clip in random_clips(*LENGTHS)]
     expected = predict(build("wav2vec2-base"), clips, "test")
     for process, share in enumerate(([0, 2, 4], [1, 3])):
