@@ -101,7 +101,7 @@ def build_page(folder: Path, name: str | None = None) -> Page:
             add_clip_tab(model)
         with gr.Tab("Several files"):
             add_files_tab(model)
-        with gr.Tab("Limitations"):
+        with gr.Tab("Limits"):
             gr.Markdown(f"{descriptions.describe_test(model.run)}\n\n{limitations}", elem_id="limitations")
     return page
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
+from scripts import FinishedRuns
 
 from utils.data.demo import make_demo_corpus
 
@@ -22,6 +23,16 @@ PROJECT = Path(__file__).resolve().parent.parent
 def demo_folder(tmp_path_factory) -> Path:
     """A corpus of 120 clips by four synthetic speakers, in the folders Actor_01 to Actor_04."""
     return make_demo_corpus(tmp_path_factory.mktemp("demo"), num_speakers=4)
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory, worker_id) -> FinishedRuns:
+    """Finished runs of the scripts, shared by all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    (folder / "finished_runs").mkdir(exist_ok=True)
+    return FinishedRuns(folder / "finished_runs")
 
 
 @pytest.fixture

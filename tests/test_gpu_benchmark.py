@@ -61,12 +61,13 @@ def test_a_step_that_exceeds_its_time_limit_is_killed_with_its_child_processes()
 
 
 def test_the_other_steps_run_after_a_failed_step(bundle, tmp_path, monkeypatch):
-    (tmp_path / "clips").mkdir()  # contains no clips
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "03-01-01-01-01-01-01.flac").write_bytes(b"")  # not readable
     monkeypatch.setattr(gpu, "STEPS", {name: gpu.STEPS[name] for name in ("pass", "LoRA, large")})
     gpu.run_steps(tmp_path, tmp_path / "results.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == ["pass", "LoRA, large"]
-    assert all("no clip of RAVDESS" in line["error"] for line in lines)
+    assert all("empty file" in line["error"] for line in lines)
     with pytest.raises(InputError, match="holds no figure"):
         gpu.table(tmp_path / "results.jsonl")
 

@@ -1,4 +1,4 @@
-"""The commands in the README are valid, its Python code runs, and its figures agree with each other.
+"""The commands in README and docs/ are valid, the Python code of the README runs, and its figures agree.
 
 Run: python -m pytest tests/test_readme.py
 """
@@ -7,9 +7,9 @@ import ast
 import functools
 import importlib
 import json
-import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +17,20 @@ from pathlib import Path
 import librosa
 import pytest
 from conftest import PROJECT
+from scripts import SCRIPTS
 from transformers import pipeline
 
 from utils.data import demo
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "docs").glob("*.md")))]
+BLOCKS = [
+    block for page in PAGES for block in re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+]
 
 
 def commands() -> list[str]:
-    """Return the Python commands of the README, without `!` and with the values of shell variables."""
+    """Return the Python commands of README and docs/, without `!` and with the values of shell variables."""
     found, variables = [], {}
     for _, block in BLOCKS:
         for line in block.replace("\\\n", " ").splitlines():
@@ -74,15 +78,12 @@ def test_each_command_is_valid(command, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def demo_run(tmp_path_factory) -> Path:
-    """The run of the demo command in the README; its folder has the name of the full run."""
-    folder = tmp_path_factory.mktemp("reader")
+def demo_run(tmp_path_factory, finished_runs) -> Path:
+    """The run of the demo command in the README, in a folder with the name of the full run."""
     command = next(command for command in commands() if command.endswith("--demo"))
-    run = folder / "runs" / "wav2vec2"
-    words = [sys.executable, *shlex.split(command)[1:], f"--output_dir={run}"]
-    environment = os.environ | {"HF_HOME": str(folder / "cache")}
-    done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert shlex.split(command)[1:] == SCRIPTS["demo/wav2vec2"][:2]
+    run = tmp_path_factory.mktemp("reader") / "runs" / "wav2vec2"
+    shutil.copytree(finished_runs / "demo/wav2vec2", run)
     return run
 
 

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/test_train_baselines.py
 """
 
+import functools
 import json
 import os
 import re
@@ -16,11 +17,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import PROJECT
+from scripts import command_of, error_of
+from scripts import train as train_script
 
 import train_baselines
 from utils.compare import read_run, results_table
-from utils.data.corpora import CORPORA
-from utils.runtime import InputError
+
+train = functools.partial(train_script, "train_baselines.py")
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +31,10 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def command_of(folder: Path, cache: Path, *options: str) -> list[str]:
-    folders = [f"--output_dir={folder}", f"--cache_dir={cache}"]
-    return [sys.executable, "train_baselines.py", *options, *folders]
-
-
-def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
-    done = subprocess.run(
-        command_of(folder, cache, *options), cwd=PROJECT, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
-def demo_runs(tmp_path_factory, cache) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "baselines"
-    assert "not real results" in train(folder, cache, "--demo", "--robustness=true")
-    return folder
+def demo_runs(finished_runs) -> Path:
+    assert "not real results" in finished_runs.log("demo/baselines")
+    return finished_runs / "demo/baselines"
 
 
 @pytest.mark.parametrize("name", train_baselines.MODELS)
@@ -60,11 +49,11 @@ def test_each_baseline_is_better_than_chance_and_has_a_complete_run_folder(demo_
         "figures/speakers.png", "figures/reliability.png",
         "figures/confusion_matrix.png", "figures/per_emotion.png", "figures/importance.png",
         "figures/waveforms.png", "figures/robustness.png", "figures/perturbations.png",
-        *(f"figures/explained_{emotion}.png" for emotion in CORPORA["demo"].emotions),
+        *(f"figures/explained_{emotion}.png" for emotion in ("sad", "angry", "happy")),
     }  # fmt: skip
     assert code <= files
     test = json.loads((folder / "metrics.json").read_text())["test"]
-    assert test["clips"] == 120 and test["intervals"]["uar"][0] > 2 / 8
+    assert test["clips"] == 48 and test["intervals"]["uar"][0] > 1 / 3
     assert "**Not a real model.**" in (folder / "README.md").read_text()
 
 
@@ -80,7 +69,7 @@ def test_the_code_example_of_the_card_gives_the_probabilities_of_the_report(demo
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     probabilities = dict(line.split() for line in done.stdout.splitlines())
-    assert len(probabilities) == 8
+    assert len(probabilities) == 3
     for emotion, probability in probabilities.items():
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=2e-3)
 
@@ -133,22 +122,21 @@ def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_baselines_equal_uninterrupted_ones(folds_runs, tmp_path, cache, monkeypatch):
+def test_killed_and_resumed_baselines_equal_uninterrupted_ones(folds_runs, tmp_path, cache):
     checkpoints = tmp_path / "lr" / "checkpoints"
     # The description of the model of the last fold has to be kept, too.
-    kill_when_file_exists(checkpoints / "fold_4.csv", command_of(tmp_path, cache, *FOLDS))
+    kill_when_file_exists(
+        checkpoints / "fold_4.csv", command_of("train_baselines.py", tmp_path, cache, *FOLDS)
+    )
     assert not (tmp_path / "lr" / "README.md").exists(), "a killed run must not look finished"
     card = (tmp_path / "knn" / "README.md").read_text()
 
-    def error_message(*options: str) -> str:
-        monkeypatch.setattr(sys, "argv", command_of(tmp_path, cache, *FOLDS, *options)[1:])
-        with pytest.raises(InputError) as error:
-            train_baselines.main(*train_baselines.parse_arguments(sys.argv[1:]))
-        return str(error.value)
+    def error(*options: str) -> str:
+        return error_of(*command_of("train_baselines.py", tmp_path, cache, *FOLDS, *options)[1:])
 
-    assert "knn: holds a finished run" in error_message()
-    assert "lr: holds an unfinished run" in error_message("--models=lr")
-    assert "was started with seed 42, now it is 1" in error_message("--resume_from_checkpoint", "--seed=1")
+    assert "knn: holds a finished run" in error()
+    assert "lr: holds an unfinished run" in error("--models=lr")
+    assert "was started with seed 42, now it is 1" in error("--resume_from_checkpoint", "--seed=1")
     output = train(tmp_path, cache, *FOLDS, "--resume_from_checkpoint")
     assert "knn: the run is complete" in output and (tmp_path / "knn" / "README.md").read_text() == card
     assert output.count("was trained and tested before") == 4
@@ -164,7 +152,7 @@ def test_killed_and_resumed_baselines_equal_uninterrupted_ones(folds_runs, tmp_p
 @pytest.mark.slow
 def test_old_models_that_will_be_overwritten_do_not_look_finished_after_a_kill(folds_runs, tmp_path, cache):
     shutil.copytree(folds_runs, tmp_path / "runs")
-    command = command_of(tmp_path / "runs", cache, *FOLDS, "--seed=1", "--overwrite")
+    command = command_of("train_baselines.py", tmp_path / "runs", cache, *FOLDS, "--seed=1", "--overwrite")
     kill_when_file_exists(tmp_path / "runs" / "knn" / "checkpoints" / "fold_1.csv", command)
     assert not (tmp_path / "runs" / "lr" / "README.md").exists()
     assert (tmp_path / "runs" / "lr" / "checkpoints" / "run.json").exists()  # for resuming
@@ -205,11 +193,12 @@ def test_baselines_can_be_trained_on_opensmile_features(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_the_same_command_gives_the_same_predictions(demo_runs, tmp_path, cache):
-    train(tmp_path, cache, "--demo", "--models", "rf")
-    assert (tmp_path / "rf" / "predictions.csv").read_text() == (
-        demo_runs / "rf" / "predictions.csv"
-    ).read_text()
+def test_the_same_command_gives_the_same_predictions(tmp_path, cache):
+    predictions = []
+    for name in ("first", "second"):
+        train(tmp_path / name, cache, "--demo", "--models=rf", "--emotions", "sad", "angry", "happy")
+        predictions.append((tmp_path / name / "rf" / "predictions.csv").read_text())
+    assert predictions[0] == predictions[1]
 
 
 @pytest.mark.parametrize(
@@ -221,13 +210,9 @@ def test_the_same_command_gives_the_same_predictions(demo_runs, tmp_path, cache)
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
     ],
 )
-def test_invalid_options_are_refused(options, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_baselines.py", *options, f"--output_dir={tmp_path}"])
-    with pytest.raises(InputError, match=expected):
-        train_baselines.main(*train_baselines.parse_arguments(sys.argv[1:]))
+def test_invalid_options_are_refused(options, expected, tmp_path):
+    assert expected in error_of("train_baselines.py", *options, f"--output_dir={tmp_path}")
 
 
-def test_a_finished_run_is_not_overwritten_without_the_option(demo_runs, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_baselines.py", "--demo", f"--output_dir={demo_runs}"])
-    with pytest.raises(InputError, match="--overwrite"):
-        train_baselines.main(*train_baselines.parse_arguments(sys.argv[1:]))
+def test_a_finished_run_is_not_overwritten_without_the_option(demo_runs):
+    assert "--overwrite" in error_of("train_baselines.py", "--demo", f"--output_dir={demo_runs}")

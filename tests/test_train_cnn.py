@@ -3,6 +3,7 @@
 Run: python -m pytest tests/test_train_cnn.py
 """
 
+import functools
 import json
 import os
 import re
@@ -18,13 +19,16 @@ import pandas as pd
 import pytest
 from conftest import PROJECT
 from datasets import Dataset
+from scripts import command_of, error_of, metrics_of
+from scripts import train as train_script
 from sklearn.metrics import balanced_accuracy_score
 
 import train_cnn
 from utils.cnn.batches import TrainingSegments, WholeClips
 from utils.cnn.training import ResumableTraining, WeightAverage
 from utils.data.audio import read_waveform
-from utils.runtime import InputError
+
+train = functools.partial(train_script, "train_cnn.py")
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +36,10 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def command_of(folder: Path, cache: Path, *options: str) -> list[str]:
-    folders = [f"--output_dir={folder}", f"--cache_dir={cache}"]
-    return [sys.executable, "train_cnn.py", *options, *folders]
-
-
-def train(folder: Path, cache: Path, *options: str, expect: int = 0) -> str:
-    done = subprocess.run(
-        command_of(folder, cache, *options), cwd=PROJECT, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
-
-
 @pytest.fixture(scope="module")
-def demo_run(tmp_path_factory, cache) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "cnn"
-    assert "not real results" in train(folder, cache, "--demo", "--robustness=true")
-    return folder
+def demo_run(finished_runs) -> Path:
+    assert "not real results" in finished_runs.log("demo/cnn")
+    return finished_runs / "demo/cnn"
 
 
 def test_the_demo_is_better_than_chance_and_has_a_complete_run_folder(demo_run):
@@ -108,11 +94,14 @@ def test_gain_silence_and_other_clips_of_the_batch_do_not_change_the_probabiliti
     np.testing.assert_allclose(batch[:1], probabilities, atol=1e-5)
 
 
+SMALL = ("--demo", "--emotions", "sad", "angry", "--width=4")
+
+
 @pytest.mark.slow
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(demo_run, tmp_path, cache):
-    folder = tmp_path / "killed"
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(tmp_path, cache):
+    folder, options = tmp_path / "killed", (*SMALL, "--num_train_epochs=8")
     process = subprocess.Popen(
-        command_of(folder, cache, "--demo"),
+        command_of("train_cnn.py", folder, cache, *options),
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -127,31 +116,24 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(demo_run, tmp_path
     assert not (folder / "README.md").exists(), "a killed run must not look finished"
     before_kill = [json.loads(line) for line in history.read_text().splitlines()]
 
-    assert "unfinished" in train(folder, cache, "--demo", expect=2)
-    output = train(folder, cache, "--demo", "--resume_from_checkpoint")
+    assert "unfinished" in error_of(*command_of("train_cnn.py", folder, cache, *options)[1:])
+    output = train(folder, cache, *options, "--resume_from_checkpoint")
     assert "Epoch 1/" not in output
-    assert (folder / "predictions.csv").read_text() == (demo_run / "predictions.csv").read_text()
+    whole = tmp_path / "uninterrupted"
+    train(whole, cache, *options)
+    assert (folder / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
     for split in ("validation", "test"):
-        assert metrics_of(folder)[split] == metrics_of(demo_run)[split]
-    resumed, uninterrupted = (metrics_of(each)["training"] for each in (folder, demo_run))
+        assert metrics_of(folder)[split] == metrics_of(whole)[split]
+    resumed, uninterrupted = (metrics_of(each)["training"] for each in (folder, whole))
     assert resumed["history"] == uninterrupted["history"]
     # The duration includes the epochs before the kill.
     assert resumed["seconds"] > sum(epoch["seconds"] for epoch in before_kill)
-    assert "complete" in train(folder, cache, "--demo", "--resume_from_checkpoint")
+    assert "complete" in train(folder, cache, *options, "--resume_from_checkpoint")
 
 
 @pytest.mark.slow
 def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without_its_speaker(tmp_path, cache):
-    train(
-        tmp_path / "run",
-        cache,
-        "--demo",
-        "--protocol=folds",
-        "--num_train_epochs=1",
-        "--emotions",
-        "sad",
-        "angry",
-    )
+    train(tmp_path / "run", cache, *SMALL, "--protocol=folds", "--num_train_epochs=1")
     metrics = metrics_of(tmp_path / "run")
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert len(predictions) == 128 and predictions["clip"].is_unique
@@ -170,16 +152,12 @@ def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
     ],
 )
-def test_invalid_options_are_refused(options, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_cnn.py", *options, f"--output_dir={tmp_path / 'run'}"])
-    with pytest.raises(InputError, match=expected):
-        train_cnn.main(*train_cnn.parse_arguments(sys.argv[1:]))
+def test_invalid_options_are_refused(options, expected, tmp_path):
+    assert expected in error_of("train_cnn.py", *options, f"--output_dir={tmp_path / 'run'}")
 
 
-def test_a_finished_run_is_not_overwritten_without_the_option(demo_run, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_cnn.py", "--demo", f"--output_dir={demo_run}"])
-    with pytest.raises(InputError, match="--overwrite"):
-        train_cnn.main(*train_cnn.parse_arguments(sys.argv[1:]))
+def test_a_finished_run_is_not_overwritten_without_the_option(demo_run):
+    assert "--overwrite" in error_of("train_cnn.py", "--demo", f"--output_dir={demo_run}")
 
 
 # ---- Batches ----
@@ -305,7 +283,8 @@ def test_an_epoch_with_an_incomplete_state_is_trained_again(tmp_path):
 
 
 def test_the_other_scripts_do_not_import_tensorflow():
-    for module in ("train_wav2vec2", "train_baselines", "utils.compare"):
-        check = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
-        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-        assert not subprocess.run([sys.executable, "-c", check], cwd=PROJECT, env=environment).returncode
+    check = (
+        "import sys, train_baselines, utils.compare, train_wav2vec2; sys.exit('tensorflow' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    assert not subprocess.run([sys.executable, "-c", check], cwd=PROJECT, env=environment).returncode

@@ -29,6 +29,7 @@ import yaml
 from conftest import PROJECT
 from hub_server import environment
 from playwright.sync_api import expect, sync_playwright
+from scripts import FinishedRuns
 
 from utils.app import predictor
 from utils.app.descriptions import (
@@ -45,12 +46,6 @@ from utils.runtime import InputError
 
 TOKEN = "hf_write"
 
-SCRIPTS = {
-    "wav2vec2": ["train_wav2vec2.py", "--emotions", "sad", "angry", "happy", "--num_train_epochs=0"],
-    "cnn": ["train_cnn.py", "--emotions", "sad", "angry", "--num_train_epochs=1"],
-    "lda": ["train_baselines.py", "--emotions", "sad", "angry", "--models=lda", "--features=mfcc"],
-}
-
 IS_GRADIO_5 = metadata.version("gradio").startswith("5.")
 # Gradio 5 loads this script, which fits a page into the frame of a Space; Gradio 6 does not.
 FOREIGN = ["https://cdnjs.cloudflare.com/ajax/libs/iframe-resizer/"] if IS_GRADIO_5 else []
@@ -66,32 +61,10 @@ FLAGS = [
 ]
 
 
-class Runs:
-    """`runs / name` is a finished run of one of `SCRIPTS`, trained at its first use."""
-
-    def __init__(self, folder: Path, cache: Path):
-        self.folder, self.cache = folder, cache
-
-    def __truediv__(self, name: str) -> Path:
-        if not (self.folder / name).exists():
-            # train_baselines.py creates a subfolder with the name of the model.
-            output = self.folder if name == "lda" else self.folder / name
-            options = ["--demo", f"--output_dir={output}", f"--cache_dir={self.cache}"]
-            command = [sys.executable, *SCRIPTS[name], *options]
-            done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-3000:]
-        return self.folder / name
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def clips(runs) -> list[Path]:
+def clips(finished_runs) -> list[Path]:
     """Test clips; the first ones have different predictions."""
-    table = pd.read_csv(runs / "wav2vec2" / "predictions.csv")
+    table = pd.read_csv(finished_runs / "wav2vec2" / "predictions.csv")
     table = pd.concat([table.drop_duplicates("predicted"), table[::6]])
     paths = [PROJECT / "data" / "demo" / f"Actor_{name[-2:]}" / f"{name}.wav" for name in table["clip"]]
     return paths
@@ -145,9 +118,9 @@ def serving(folder: Path, command: list, cwd: Path, variables: dict):
 
 
 @pytest.fixture(scope="module")
-def served(runs, tmp_path_factory):
+def served(finished_runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, ["-m", "space.app", runs / "wav2vec2"], PROJECT, dict(os.environ)) as page:
+    with serving(folder, ["-m", "space.app", finished_runs / "wav2vec2"], PROJECT, dict(os.environ)) as page:
         yield page
 
 
@@ -188,13 +161,13 @@ def set_threshold(page, percents: int, number: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(runs):
+def model(finished_runs):
     """The prediction of the model of a run for a file, by the public API."""
 
     def predict(name: str, path: Path) -> dict[str, float]:
-        run = json.loads((runs / name / "metrics.json").read_text())
+        run = json.loads((finished_runs / name / "metrics.json").read_text())
         if name not in loaded:
-            loaded[name] = load_model(runs / name, run)
+            loaded[name] = load_model(finished_runs / name, run)
         probabilities = loaded[name]([read_waveform(path)])
         if run["calibration"]["applied"] is False:
             probabilities = scale_temperature(probabilities, run["calibration"]["temperature"])
@@ -257,11 +230,11 @@ def test_it_shows_the_clip_and_the_predictions_over_time(browser, served, clips,
 
 
 def test_predictions_below_the_threshold_are_uncertain_and_its_coverage_is_shown(
-    browser, served, clips, runs
+    browser, served, clips, finished_runs
 ):
-    test = pd.read_csv(runs / "wav2vec2" / "predictions.csv")
+    test = pd.read_csv(finished_runs / "wav2vec2" / "predictions.csv")
     confidence = test[["p_sad", "p_angry", "p_happy"]].max(axis=1)
-    run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
+    run = json.loads((finished_runs / "wav2vec2" / "metrics.json").read_text())
     with opened(browser, served) as page:
         start = int(page.locator(".threshold input[type=number]").first.input_value())
         assert 0.75 <= (confidence >= start / 100).mean() <= 0.9, "four fifths reach the default threshold"
@@ -375,8 +348,8 @@ def test_several_files_become_a_table_to_download(browser, served, clips, model,
             assert row[f"p_{emotion}"] == pytest.approx(probability, abs=1e-4)
 
 
-def test_test_results_and_limitations_are_shown(browser, served, runs):
-    run = json.loads((runs / "wav2vec2" / "metrics.json").read_text())
+def test_test_results_and_limitations_are_shown(browser, served, finished_runs):
+    run = json.loads((finished_runs / "wav2vec2" / "metrics.json").read_text())
     low, high = (f"{100 * bound:.1f}" for bound in run["test"]["intervals"]["uar"])
     figures = (
         f"{100 * run['test']['uar']:.1f} % (95 % interval over speakers {low} to {high}); chance is 33.3 %"
@@ -384,7 +357,7 @@ def test_test_results_and_limitations_are_shown(browser, served, runs):
     with opened(browser, served) as page:
         expect(page.locator("#intro")).to_contain_text("Not a real model.")
         expect(page.locator(".note", has_text=figures)).to_be_visible()
-        page.get_by_role("tab", name="Limitations").click()
+        page.get_by_role("tab", name="Limits").click()
         expect(page.locator("#limitations")).to_contain_text("Out-of-scope use")
         limitations = page.inner_text("#limitations")
         assert figures in limitations
@@ -401,7 +374,7 @@ def test_narrow_screens_need_no_horizontal_scrolling(browser, served, clips):
         assert narrow != page.locator("#timeline img").evaluate("image => image.src.length"), (
             "a separate figure"
         )
-        for tab in ("One clip", "Several files", "Limitations"):
+        for tab in ("One clip", "Several files", "Limits"):
             page.get_by_role("tab", name=tab).click()
             if tab == "Several files":
                 page.locator("#files input[type=file]").set_input_files(clips[:2])
@@ -463,18 +436,18 @@ def test_silent_windows_have_no_prediction():
     assert [name for name, _, _ in emotion_segments(probabilities, ["a", "b"])] == ["b", "silence", "b"]
 
 
-def test_predictions_of_each_kind_of_model_are_calibrated(runs, clips, model):
-    for name in ("cnn", "lda", "wav2vec2"):
-        run = predictor.read_run(runs / name)
+def test_predictions_of_each_kind_of_model_are_calibrated(finished_runs, clips, model):
+    for name in ("cnn", "baselines/lda", "wav2vec2"):
+        run = predictor.read_run(finished_runs / name)
         probabilities, _, window_probabilities = predictor.predict_over_time(
-            predictor.load_predictor(runs / name, run), read_waveform(clips[0])
+            predictor.load_predictor(finished_runs / name, run), read_waveform(clips[0])
         )
         np.testing.assert_allclose(probabilities, list(model(name, clips[0]).values()), atol=1e-5)
         np.testing.assert_allclose(window_probabilities.sum(axis=1), 1, atol=1e-5)
         assert (predictor.temperature_to_apply(run) == 1) == (name == "wav2vec2"), (
             "its weights contain the temperature"
         )
-        confidence = read_test_confidences(runs / name, run)["confidence"]
+        confidence = read_test_confidences(finished_runs / name, run)["confidence"]
         points = run["calibration"]["after"]["coverage_table"]
         for point in points:
             assert (confidence >= point["confidence"] - 1e-9).mean() == pytest.approx(point["coverage"])
@@ -483,7 +456,7 @@ def test_predictions_of_each_kind_of_model_are_calibrated(runs, clips, model):
     assert "not calibrated" in describe_calibration(run)
 
 
-def test_a_missing_or_unsuitable_model_is_a_one_line_error(runs, tmp_path, capsys):
+def test_a_missing_or_unsuitable_model_is_a_one_line_error(finished_runs, tmp_path, capsys):
     from space.app import find_model
 
     with pytest.raises(SystemExit) as end:
@@ -494,7 +467,7 @@ def test_a_missing_or_unsuitable_model_is_a_one_line_error(runs, tmp_path, capsy
     with pytest.raises(InputError, match="expected the folder of a finished run"):
         predictor.read_run(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "space.app", speaker_normalised_run(runs, tmp_path)],
+        [sys.executable, "-m", "space.app", speaker_normalised_run(finished_runs, tmp_path)],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -503,9 +476,9 @@ def test_a_missing_or_unsuitable_model_is_a_one_line_error(runs, tmp_path, capsy
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def speaker_normalised_run(runs: Runs, folder: Path) -> Path:
+def speaker_normalised_run(finished_runs: FinishedRuns, folder: Path) -> Path:
     """Return a copy of a run, marked as trained with features standardised over the clips of each speaker."""
-    shutil.copytree(runs / "lda", folder / "normalised")
+    shutil.copytree(finished_runs / "baselines/lda", folder / "normalised")
     path = folder / "normalised" / "metrics.json"
     run = json.loads(path.read_text())
     run["model"]["speaker_normalization"] = True
@@ -537,8 +510,10 @@ def pins(*packages: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_published_space_runs_without_the_kit(runs, hub, browser, clips, model, tmp_path):
-    output = publish(hub, tmp_path, runs / "lda", "--hub_model_id=me/voice", "--space=me/demo")
+def test_a_published_space_runs_without_the_kit(finished_runs, hub, browser, clips, model, tmp_path):
+    output = publish(
+        hub, tmp_path, finished_runs / "baselines/lda", "--hub_model_id=me/voice", "--space=me/demo"
+    )
     assert f"Published: {hub.endpoint}/spaces/me/demo\n" in output
     files = hub.files("me/demo", repo_type="space")
     assert files.keys() == {".gitattributes", "README.md", "app.py", "requirements.txt"}
@@ -568,7 +543,7 @@ def test_a_published_space_runs_without_the_kit(runs, hub, browser, clips, model
                 page.reload()  # removes the prediction of the previous clip
                 expect(page.locator("#intro b")).to_have_text("voice")
                 set_threshold(page, 0)
-                expected = model("lda", clip)
+                expected = model("baselines/lda", clip)
                 first = max(expected, key=expected.get)
                 send(page, clip)
                 expect(page.locator("#prediction .prediction")).to_have_text(
@@ -577,10 +552,12 @@ def test_a_published_space_runs_without_the_kit(runs, hub, browser, clips, model
 
 
 @pytest.mark.slow
-def test_a_private_model_has_a_private_space_after_a_retry_too(runs, hub, tmp_path):
+def test_a_private_model_has_a_private_space_after_a_retry_too(finished_runs, hub, tmp_path):
     hub.fail("POST", "/api/spaces/me/demo/commit/main", status=403)
     options = ["--hub_model_id=me/secret", "--space=demo", "--hub_private_repo"]
-    line = publish(hub, tmp_path, runs / "lda", *options, expect=2).strip().splitlines()[-1]
+    line = (
+        publish(hub, tmp_path, finished_runs / "baselines/lda", *options, expect=2).strip().splitlines()[-1]
+    )
     assert "is published, its page is not" in line and "model.skops" in hub.files("me/secret")
     assert "app.py" not in hub.files("me/demo", repo_type="space")
     output = publish(hub, tmp_path, *line.split("python -m utils.publish ")[1].split())
@@ -589,26 +566,28 @@ def test_a_private_model_has_a_private_space_after_a_retry_too(runs, hub, tmp_pa
     assert f"add a secret HF_TOKEN with read access to its page, at {hub.endpoint}/spaces/me/demo" in output
 
 
-def test_an_impossible_space_is_a_one_line_error_and_nothing_is_published(runs, hub, tmp_path):
-    options = [runs / "lda", "--hub_model_id=me/voice", "--space=somebody/demo"]
+def test_an_impossible_space_is_a_one_line_error_and_nothing_is_published(finished_runs, hub, tmp_path):
+    options = [finished_runs / "baselines/lda", "--hub_model_id=me/voice", "--space=somebody/demo"]
     output = publish(hub, tmp_path, *options, expect=2)
     assert len(output.strip().splitlines()) == 1
     assert "--space somebody/demo: the token of me may not write there" in output
     assert [len(repo.all_commits) for repo in hub.repos.values()] == [1], "the empty one of the model"
     hub.requests.clear()
-    output = publish(hub, tmp_path, speaker_normalised_run(runs, tmp_path), "--space=me/demo", expect=2)
+    output = publish(
+        hub, tmp_path, speaker_normalised_run(finished_runs, tmp_path), "--space=me/demo", expect=2
+    )
     assert "needs many clips of a speaker" in output and not hub.requests
 
 
-def test_a_space_requires_the_library_of_its_model(runs):
+def test_a_space_requires_the_library_of_its_model(finished_runs):
     from utils.hub.space import space_files
 
     for name, needed, others in (
         ("wav2vec2", pins("torch", "transformers"), "tensorflow|keras|skops|opensmile"),
         ("cnn", pins("tensorflow", "keras"), "torch|transformers|skops|opensmile"),
     ):
-        text = space_files(predictor.read_run(runs / name), "me/voice")["requirements.txt"].decode()
+        text = space_files(predictor.read_run(finished_runs / name), "me/voice")["requirements.txt"].decode()
         assert needed <= set(text.split()) and not re.search(others, text)
-    run = predictor.read_run(runs / "lda")
+    run = predictor.read_run(finished_runs / "baselines/lda")
     run["model"]["feature_set"] = "egemaps"
     assert "opensmile" in space_files(run, "me/voice")["requirements.txt"].decode()

@@ -17,7 +17,7 @@ def plot_importance(losses: dict[str, float]) -> Figure:
         losses: feature group -> loss of UAR (unweighted average recall) when the group is shuffled, in -1..1.
     """
     groups = sorted(losses, key=losses.get)
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.35 * len(groups)))
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.35 * len(groups)), layout="constrained")
     axes = figure.subplots()
     axes.barh(groups, [100 * losses[group] for group in groups], color=BLUE)
     axes.axvline(0, color=GREY, linewidth=0.8)
@@ -36,7 +36,7 @@ def plot_probe(layer_uars: dict[str, Sequence[float]], num_emotions: int) -> Fig
             followed by the UAR on the mean of all layers. The last model is the saved one.
         num_emotions: for the chance line.
     """
-    figure = Figure(figsize=(WIDTH, 3.6))
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     *folds, saved = layer_uars.values()
     for number, uars in enumerate(folds):
@@ -64,7 +64,7 @@ def plot_layers(layers: Sequence[tuple[str, str, str]], title: str) -> Figure:
         layers: description, output shape and number of parameters of each layer, as strings.
         title: title of the figure.
     """
-    figure = Figure(figsize=(WIDTH, 0.62 * len(layers) + 1))
+    figure = Figure(figsize=(WIDTH, 0.62 * len(layers) + 1), layout="constrained")
     axes = figure.subplots()
     box = {"boxstyle": "round,pad=0.4", "facecolor": "#E3EEF7", "edgecolor": BLUE}
     for row, (description, shape, parameters) in enumerate(layers):

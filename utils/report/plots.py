@@ -142,7 +142,7 @@ def plot_reliability(curves: dict[str, list[dict[str, float]]], ece: dict[str, f
         curves: name -> `calibration.reliability_bins`.
         ece: name -> expected calibration error, in 0..1.
     """
-    figure = Figure(figsize=(WIDTH, 4.2))
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     for (name, bins), color in zip(curves.items(), (ORANGE, BLUE), strict=False):
@@ -170,7 +170,7 @@ def plot_comparison(scores: dict[str, dict], num_emotions: int) -> Figure:
         num_emotions: for the chance line.
     """
     names = sorted(scores, key=lambda name: scores[name]["uar"])
-    figure = Figure(figsize=(WIDTH, 1.4 + 0.45 * len(names)))
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.45 * len(names)), layout="constrained")
     axes = figure.subplots()
     for row, name in enumerate(names):
         uar, interval = scores[name]["uar"], scores[name]["intervals"]["uar"]

@@ -48,5 +48,5 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     The same figure always gives the same bytes, because no date and no version is written.
     """
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     write_bytes(Path(path), file.getvalue())
