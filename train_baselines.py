@@ -74,7 +74,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from utils.app import save_skops
-from utils.data import load_clips, plan_models, selection_groups
+from utils.data import load_clips, plan_models, selection_groups, selection_unit
 from utils.evaluation import permutation_importance, predict_perturbed
 from utils.features import extract, extract_all, extract_table, feature_groups, normalize_speakers
 from utils.hub import TrainingRun
@@ -249,6 +249,8 @@ def describe(name: str, run: TrainingRun, choice: ModelOptions, model, num_featu
     standardised = ", standardised over its speaker's clips" if choice.speaker_normalization else ""
     facts = list(run.facts.values())[-1]
     chosen = ", ".join(f"{option.split('__')[1]} = {value}" for option, value in facts["chosen"].items())
+    final = run.plan.final
+    unit = selection_unit(final[final["split"] == "train"], run.data.protocol)
     return TrainedModel(
         predict_proba=predict,
         classify=lambda waveform: model.predict_proba([extract(waveform, choice.features)]),
@@ -261,7 +263,7 @@ def describe(name: str, run: TrainingRun, choice: ModelOptions, model, num_featu
         },
         training={
             "description": "Hyper-parameters were chosen by cross-validation inside the training clips, over "
-            f"speakers where there are several; for the saved model: {chosen}.",
+            f"{unit}s; for the saved model: {chosen}.",
             "seconds": facts["seconds"],
             "chosen": facts["chosen"],
         },

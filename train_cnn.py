@@ -27,7 +27,7 @@ from pathlib import Path
 
 from utils.data.options import DataOptions
 from utils.options import HubOptions, RunOptions, parse_options
-from utils.runtime import run_script
+from utils.runtime import InputError, run_script
 
 
 @dataclass
@@ -78,7 +78,7 @@ def parse_arguments(argv: list[str]) -> tuple:
 if __name__ == "__main__":  # a wrong option ends here, before the slow imports
     OPTIONS = run_script(parse_arguments, sys.argv[1:])
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # Grad-CAM and the batches need it, whatever a notebook has set
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notes are of no use to users
 
 import keras
@@ -257,6 +257,8 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
                 callbacks=callbacks,
             )
     progress.restore_best()
+    if not all(np.isfinite(values).all() for values in classifier.get_weights()):
+        raise InputError("the training diverged: its weights are not finite; lower --learning_rate")
     return classifier, progress
 
 
@@ -265,6 +267,9 @@ def prepare_models(num_emotions: int, model: ModelOptions, training: TrainingOpt
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     trainee, classifier = build_model(num_emotions, model.width, model.dropout, seed)
+    # Saved with the model: on a GPU, XLA would compile the classifier anew for each clip length. It is not
+    # trained; without any optimizer it could not be loaded.
+    classifier.compile("sgd", jit_compile=False)
     trainee.compile(
         keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay),
         loss="categorical_crossentropy",

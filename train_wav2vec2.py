@@ -131,6 +131,8 @@ def parse_arguments(argv: list[str]) -> tuple:
         raise InputError(
             "--no_probe with --num_train_epochs 0: give only one of them; nothing would be trained"
         )
+    if model.lora_rank < 1:
+        raise InputError(f"--lora_rank {model.lora_rank}: expected at least 1")
     if training.max_length_seconds < MIN_SECONDS:
         raise InputError(
             f"--max_length_seconds {training.max_length_seconds}: expected at least {MIN_SECONDS}"
@@ -194,17 +196,8 @@ def main(
     logger.info(
         "Run folder %s, %s, world size %d", folder, describe_device(args.device.type), args.world_size
     )
-    run = TrainingRun(
-        __file__,
-        folder,
-        data,
-        options,
-        hub,
-        model,
-        training,
-        writes=args.should_save,
-        agree=broadcast_from_main,
-    )
+    processes = {"writes": args.should_save, "agree": broadcast_from_main}  # of several, one writes
+    run = TrainingRun(__file__, folder, data, options, hub, model, training, **processes)
     if run.is_complete:
         run.close_complete()
         return
@@ -231,7 +224,7 @@ def main(
     if args.should_save:
         run.finish(describe(job, saved, trainer))
     elif tidies:
-        shutil.rmtree(folder / "checkpoints")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict):
@@ -256,7 +249,13 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
         callbacks = [OnSaveCallback(run.uploader)] if run.uploader else []
         trainer, adapted = build_trainer(classifier, train, validation, job.tuning, job.args, callbacks)
         fine_tune(trainer, checkpoint)  # ends with the weights of the best epoch
-        candidates["fine-tuned"] = softmax(trainer.predict(validation).predictions, axis=1)
+        logits = trainer.predict(validation).predictions
+        if np.isfinite(logits).all():
+            candidates["fine-tuned"] = softmax(logits, axis=1)
+        elif probe:
+            logger.warning("Fine-tuning diverged and is left out: lower --learning_rate to use it")
+        else:
+            raise InputError("the training diverged: its logits are not finite; lower --learning_rate")
         if adapted:
             adapted.merge_and_unload()  # into the classifier
     return candidates, classifier, trainer

@@ -23,6 +23,7 @@ from transformers import pipeline
 from utils.data import demo
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+RESULTS = (PROJECT / "docs" / "results.md").read_text(encoding="utf-8")
 PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "docs").glob("*.md")))]
 BLOCKS = [
     block for page in PAGES for block in re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -119,4 +120,4 @@ def test_the_inflation_is_that_of_the_generated_tables():
     assert len(rows) == 4
     for corpus, at_random, independent in rows:
         row = rf"^\| {corpus.lower()}_mfcc_random/\w+ \| {at_random} \| {independent} \| "
-        assert re.search(row, README, re.MULTILINE), f"{corpus}: no run has {at_random} and {independent}"
+        assert re.search(row, RESULTS, re.MULTILINE), f"{corpus}: no run has {at_random} and {independent}"

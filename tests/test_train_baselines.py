@@ -201,6 +201,24 @@ def test_the_same_command_gives_the_same_predictions(tmp_path, cache):
     assert predictions[0] == predictions[1]
 
 
+def test_a_fault_in_the_figures_does_not_cost_the_scores(tmp_path, cache, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("no fonts in /home/me")
+
+    for step in ("figures.draw_figures", "finish.add_subgroups_and_errors"):
+        monkeypatch.setattr(f"utils.report.{step}", fail)
+    options = ["--demo", "--emotions", "sad", "angry", "--models=lda", "--features=mfcc"]
+    command = command_of("train_baselines.py", tmp_path, cache, *options)
+    train_baselines.main(*train_baselines.parse_arguments(command[2:]))
+    run = tmp_path / "lda"
+    assert json.loads((run / "metrics.json").read_text())["test"]["uar"] > 0.5
+    assert len(pd.read_csv(run / "predictions.csv")) == 32 and (run / "model.skops").exists()
+    card = (run / "README.md").read_text()
+    for step in ("figures", "results by subgroup"):
+        assert f"- Missing here because of an error: {step} (RuntimeError)." in card
+    assert "/home/me" not in card and "no fonts in /home/me" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -29,6 +29,7 @@ from utils.cnn.training import ResumableTraining, WeightAverage
 from utils.data.audio import read_waveform
 
 train = functools.partial(train_script, "train_cnn.py")
+SMALL = ("--demo", "--emotions", "sad", "angry", "--width=4")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,25 @@ def test_the_code_example_of_the_card_needs_only_keras_and_gives_the_probabiliti
         assert float(probability) == pytest.approx(row[f"p_{emotion}"], abs=1e-3)
 
 
+def test_the_saved_classifier_is_not_compiled_for_each_clip_length_on_a_gpu(demo_run):
+    assert train_cnn.keras.models.load_model(demo_run / "model.keras").jit_compile is False
+
+
+@pytest.mark.slow
+def test_settings_of_keras_in_the_environment_and_the_home_do_not_matter(tmp_path, cache, monkeypatch):
+    (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first", "floatx": "float16"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    train(tmp_path / "run", cache, *SMALL, "--num_train_epochs=1")
+    assert (tmp_path / "run" / "README.md").exists()
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_a_one_line_error(tmp_path, cache):
+    output = train(tmp_path / "run", cache, *SMALL, "--num_train_epochs=1", "--learning_rate=1e30", expect=2)
+    assert "error: the training diverged" in output and "Traceback" not in output
+
+
 @pytest.mark.parametrize("clip", ["Actor_01/03-03-05-01-01-01-01", "Actor_02/03-03-04-01-02-01-02"])
 def test_gain_silence_and_other_clips_of_the_batch_do_not_change_the_probabilities(demo_run, clip):
     classifier = train_cnn.keras.models.load_model(demo_run / "model.keras")
@@ -92,9 +112,6 @@ def test_gain_silence_and_other_clips_of_the_batch_do_not_change_the_probabiliti
     np.testing.assert_allclose(classifier.predict_on_batch(padded), probabilities, atol=0.05)
     batch = classifier.predict_on_batch(np.concatenate([waveform, waveform[:, ::-1]]))
     np.testing.assert_allclose(batch[:1], probabilities, atol=1e-5)
-
-
-SMALL = ("--demo", "--emotions", "sad", "angry", "--width=4")
 
 
 @pytest.mark.slow

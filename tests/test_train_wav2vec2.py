@@ -558,6 +558,39 @@ def test_pretrained_encoders_of_each_family_keep_their_weights(config_class, mod
         torch.testing.assert_close(model.base_model.state_dict()[name], weight)
 
 
+def test_of_a_classifier_of_another_task_only_the_encoder_is_used(tmp_path):
+    """A checkpoint may be a finished run of this kit, whose layer weights are one-hot."""
+    config = Wav2Vec2Config(**SMALL, num_labels=2, problem_type="multi_label_classification")
+    config.use_weighted_layer_sum = True
+    old = AutoModelForAudioClassification.from_config(config)
+    with torch.no_grad():
+        old.layer_weights.copy_(torch.tensor([0.0, 30.0, 0.0]))
+        old.classifier.weight.fill_(7)
+    old.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    model, extractor = build_classifier(str(tmp_path), None, ("sad", "angry"))
+    assert torch.equal(model.layer_weights, torch.full((3,), 1 / 3))
+    assert not (model.classifier.weight == 7).any()
+    for name, weight in old.base_model.state_dict().items():
+        torch.testing.assert_close(model.base_model.state_dict()[name], weight)
+
+    model.save_pretrained(tmp_path / "new")
+    extractor.save_pretrained(tmp_path / "new")
+    scores = pipeline("audio-classification", model=str(tmp_path / "new"))(np.ones(16_000, np.float32))
+    assert sum(score["score"] for score in scores) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_left_out_and_the_card_says_so(tmp_path, cache):
+    options = [*TWO_STEPS, "--learning_rate=1e30", "--head_learning_rate=1e30"]
+    output = train(tmp_path / "run", cache, *options)
+    metrics, card = metrics_of(tmp_path / "run"), (tmp_path / "run" / "README.md").read_text()
+    assert "Fine-tuning diverged and is left out" in output and "The fine-tuning diverged" in card
+    assert metrics["stages"]["holdout"]["kept"] == "probe" and metrics["test"]["uar"] > 1 / 2
+    output = train(tmp_path / "fresh", cache, *options, "--no_probe", expect=2)
+    assert "error: the training diverged" in output and "Traceback" not in output
+
+
 def test_an_encoder_with_missing_weights_is_refused(tmp_path):
     config = Wav2Vec2Config(**SMALL)
     model = AutoModelForAudioClassification.from_config(config)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from conftest import PROJECT
 
-from utils.data import decoding
+from utils.data import audio, decoding
 from utils.data.audio import MAX_FILE_BYTES, AudioError, read_waveform
 from utils.data.decoding import Waveforms, decode_files, file_digest
 
@@ -149,6 +149,14 @@ def test_path_string_and_bytes_give_the_same_waveform(tmp_path):
     waveform = read_waveform(path)
     assert np.array_equal(waveform, read_waveform(str(path)))
     assert np.array_equal(waveform, read_waveform(path.read_bytes()))
+
+
+def test_without_file_descriptors_as_on_windows_the_waveform_is_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, 0.3 * np.sin(np.arange(16_000) / 10), 16_000)
+    expected = read_waveform(path)
+    monkeypatch.setattr(audio, "OPENS_DESCRIPTORS", False)
+    np.testing.assert_array_equal(read_waveform(path), expected)
 
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)

@@ -16,6 +16,7 @@ from conftest import PROJECT
 from utils.data.corpora import CORPORA, parse_clip
 from utils.data.custom_corpus import find_custom_corpora, find_training_corpora
 from utils.data.demo import make_demo_corpus
+from utils.data.labels import find_emotion
 from utils.data.splits import split_models
 from utils.data.table import check_table, read_table
 from utils.runtime import InputError
@@ -95,7 +96,6 @@ def test_a_folder_per_emotion_is_one_unknown_speaker_and_never_tested(tmp_path, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("ANGRY", "bored"), "unknown emotion 'bored'; known: neutral calm"),
         (lambda text: text.replace("Emotion", "mood"), "has no column 'emotion', only file, mood, speaker"),
         (lambda text: text.replace("demo-01/", "demo-99/"), "line 2: there is no file 'demo-99/"),
         (lambda text: text.replace("demo-01/", "../x/"), "line 2: there is no file '../x/"),
@@ -112,6 +112,48 @@ def test_invalid_labels_are_a_one_line_error(change, message, corpus_folder):
         find_custom_corpora("--train_on", [corpus_folder])
     assert message in str(raised.value) and "\n" not in str(raised.value)
     assert str(raised.value).startswith("--train_on")
+
+
+@pytest.mark.parametrize(
+    ("label", "emotion"),
+    [
+        ("ANG", "angry"),
+        ("01Neutral", "neutral"),
+        ("3-HAP", "happy"),
+        ("Pleasant Surprise", "surprised"),
+        ("ps", "surprised"),
+        ("wut", "angry"),
+        ("A\u0308rger", "angry"),  # decomposed, as in names of folders on a Mac
+        ("boredom", None),
+        ("2", None),
+    ],
+)
+def test_usual_codes_and_spellings_of_emotions_are_understood(label, emotion):
+    assert find_emotion(label) == emotion
+
+
+def test_clips_of_unknown_emotions_are_left_out_and_counted_once(corpus_folder, voices, tmp_path, caplog):
+    caplog.set_level("INFO")
+    labels = corpus_folder / "labels.csv"
+    text = labels.read_text(encoding="utf-8-sig")
+    labels.write_text(text.replace("ANGRY", "boredom").replace("SAD", "doubt"), encoding="utf-8")
+    _, clips = find_custom_corpora("--train_on", [corpus_folder])
+    assert len(clips) == 180 - 24 - 24 and "angry" not in CORPORA["custom-my-clips"].emotions
+    assert caplog.text.count("left out are clips of unknown emotions: 24 'boredom', 24 'doubt'; known:") == 1
+
+    for path in voices[:40]:
+        emotion = parse_clip(path).emotion
+        target = tmp_path / "folders" / {"happy": "amused"}.get(emotion, emotion) / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    num_happy = len(list((tmp_path / "folders" / "amused").iterdir()))
+    _, clips = find_custom_corpora("--train_on", [tmp_path / "folders"])
+    assert len(clips) == 40 - num_happy and f"{num_happy} 'amused'" in caplog.text
+
+    labels.write_text("file,emotion\n" + "".join(f"{path.relative_to(corpus_folder)},bored\n" for path in
+                      sorted(corpus_folder.rglob("*.wav"))[:3]))  # fmt: skip
+    with pytest.raises(InputError, match="unknown emotions: 3 'bored'; known: neutral calm"):
+        find_custom_corpora("--train_on", [corpus_folder])
 
 
 def test_folders_without_labels_are_rejected(corpus_folder, tmp_path, voices):

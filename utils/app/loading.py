@@ -1,5 +1,6 @@
 """Load the model of a finished run with the public API of its library, and save scikit-learn models."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def _load_transformers(folder: Path, run: dict) -> Callable[[list[np.ndarray]], 
 
 
 def _load_keras(folder: Path, run: dict) -> Callable[[list[np.ndarray]], np.ndarray]:
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # the only backend that the kit requires
     import keras
 
     model = keras.saving.load_model(folder / "model.keras")

@@ -39,7 +39,13 @@ def to_history(epochs: list[dict]) -> list[dict]:
 
 
 def select_device() -> str:
-    """Let TensorFlow allocate GPU memory as needed instead of all of it; return the name of the device."""
+    """Set up Keras and TensorFlow, and return the name of the device.
+
+    A keras.json in the user's home may set another data format or precision, which the network does not
+    have. GPU memory is allocated as needed.
+    """
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -9,7 +9,14 @@ from utils.data.corpora import CORPORA
 from utils.data.dataset import build_dataset
 from utils.data.decoding import Waveforms
 from utils.data.loading import LoadedClips, load_clips, plan_models
-from utils.data.splits import SINGLE_MODEL, SPLITS, Plan, selection_groups, training_parts
+from utils.data.splits import (
+    SINGLE_MODEL,
+    SPLITS,
+    Plan,
+    selection_groups,
+    selection_unit,
+    training_parts,
+)
 
 __all__ = [
     "CORPORA",
@@ -23,5 +30,6 @@ __all__ = [
     "load_clips",
     "plan_models",
     "selection_groups",
+    "selection_unit",
     "training_parts",
 ]

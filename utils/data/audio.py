@@ -25,6 +25,9 @@ memory of attention grows quadratically (wav2vec2-base: 0.4 GB per layer for one
 MIN_RATE, MAX_RATE = 8_000, 192_000
 """Accepted sampling rates in Hz: from telephone speech to the highest rate of sound cards."""
 
+OPENS_DESCRIPTORS = os.name != "nt"
+"""Whether libsndfile can read from an open file descriptor."""
+
 MAX_FILE_BYTES = 300_000_000
 """One minute of six channels of 32 bits at `MAX_RATE`. Files are read completely, so larger ones are
 rejected."""
@@ -105,8 +108,12 @@ def _decode(file: BinaryIO) -> tuple[np.ndarray, int]:
         AudioError: the sampling rate is out of range, or the clip is longer than `MAX_SECONDS`.
     """
     # libsndfile gets the file descriptor: a Python object would be called for each piece, under the global
-    # lock. It gets no name either, since it would take the suffix for the format.
-    source = file if isinstance(file, io.BytesIO) else file.fileno()
+    # lock. It gets no name either, since it would take the suffix for the format. On Windows a descriptor
+    # does not work (python-soundfile#63), so the content is read first.
+    if isinstance(file, io.BytesIO):
+        source = file
+    else:
+        source = file.fileno() if OPENS_DESCRIPTORS else io.BytesIO(file.read())
     with soundfile.SoundFile(source, closefd=False) as file:
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise AudioError(

@@ -12,6 +12,7 @@ or, as in the `audiofolder` format of Hugging Face Datasets, from one subfolder 
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def find_custom_corpora(
         clips: file -> its labels.
 
     Raises:
-        InputError: a folder or a file is missing, or an emotion is unknown.
+        InputError: a folder or a file is missing, or no clip has a known emotion.
     """
     files, clips = {}, {}
     for folder in folders:
@@ -68,7 +69,8 @@ def find_custom_corpora(
         name = f"custom-{slug or 'clips'}"
         if name in files:
             raise InputError(f"{option}: two folders are called {folder.name}; rename one of them")
-        labels = _read_csv(option, folder, name) or _read_subfolders(option, folder, name)
+        labels, unknown = _read_csv(option, folder, name) or _read_subfolders(option, folder, name)
+        _report_unknown_emotions(option, folder, labels, unknown)
         CORPORA[name] = _make_corpus(name, folder, list(labels.values()))
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
         logger.info("%s: %d clips by %s", folder, len(labels), ", ".join(speakers[:12]))
@@ -93,16 +95,27 @@ def find_training_corpora(
     return files, clips
 
 
-def _read_csv(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
-    """Return file -> clip from the CSV file of a folder; empty if there is no CSV file."""
+def _report_unknown_emotions(option: str, folder: Path, clips: dict, unknown: Counter) -> None:
+    """Log the labels that are no emotion of the kit, with their numbers of clips, which are not used."""
+    if not unknown:
+        return
+    labels = ", ".join(f"{number} '{label}'" for label, number in sorted(unknown.items()))
+    known = f"known: {' '.join(EMOTIONS)}"
+    if not clips:
+        raise InputError(f"{option} {folder}: unknown emotions: {labels}; {known}")
+    logger.warning("%s: left out are clips of unknown emotions: %s; %s", folder, labels, known)
+
+
+def _read_csv(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], Counter] | None:
+    """Return file -> clip and the unknown labels, from the CSV file of a folder; None without a CSV file."""
     tables = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
     if not tables:
-        return {}
+        return None
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise InputError(f"{option} {folder}: expected one CSV file with the labels, found {names}")
     table = tables[0]
-    clips, without_speaker = {}, None
+    clips, unknown, seen, without_speaker = {}, Counter(), set(), None
     for number, values in enumerate(_read_rows(option, table), start=2):
         path = folder / values["file"]
         where = f"{table}, line {number}"
@@ -110,18 +123,22 @@ def _read_csv(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
             raise InputError(f"{option}: {where}: there is no file '{values['file']}' in {folder}")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{option}: {where}: '{values['file']}' is outside of {folder}")
-        if path in clips:
+        if path in seen:
             raise InputError(f"{option}: {where}: '{values['file']}' is listed twice")
-        clips[path] = _make_clip(option, where, corpus, Path(values["file"]), values)
+        seen.add(path)
+        if emotion := find_emotion(values["emotion"]):
+            clips[path] = _make_clip(corpus, Path(values["file"]), values, emotion)
+        else:
+            unknown[values["emotion"]] += 1
         without_speaker = without_speaker or (where if not values["speaker"] else None)
-    if not clips:
+    if not seen:
         raise InputError(f"{option}: {table} lists no clip")
     if without_speaker and len({clip.speaker for clip in clips.values()}) > 1:
         raise InputError(
             f"{option}: {without_speaker}: has no speaker, while other rows have one; name the speaker of "
             "every row, so that no test speaker is in the training split, or remove the column"
         )
-    return clips
+    return clips, unknown
 
 
 def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
@@ -152,9 +169,9 @@ def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
     ]
 
 
-def _read_subfolders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]:
-    """Return file -> clip; the emotion is the name of the subfolder that holds the file."""
-    clips = {}
+def _read_subfolders(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], Counter]:
+    """Return file -> clip and the unknown labels; the label is the name of the subfolder with the file."""
+    clips, unknown = {}, Counter()
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if path.suffix.lower() not in CUSTOM_SUFFIXES or any(part[0] == "." for part in parts):
@@ -164,23 +181,19 @@ def _read_subfolders(option: str, folder: Path, corpus: str) -> dict[Path, Clip]
                 f"{option} {folder}: {path.name} has no label; expected a CSV file with file,emotion"
                 "[,speaker] there, or a folder per emotion, e.g. angry/1.wav"
             )
-        clips[path] = _make_clip(option, str(path), corpus, Path(*parts), {"emotion": parts[-2]})
-    if not clips:
+        if emotion := find_emotion(parts[-2]):
+            clips[path] = _make_clip(corpus, Path(*parts), {}, emotion)
+        else:
+            unknown[parts[-2]] += 1
+    if not clips and not unknown:
         raise InputError(
             f"{option} {folder}: no clip was found; expected a CSV file with file,emotion[,speaker], or a "
             "folder per emotion"
         )
-    return clips
+    return clips, unknown
 
 
-def _make_clip(option: str, where: str, corpus: str, name: Path, values: dict[str, str]) -> Clip:
-    """Return the clip with these labels; `where` names their place in error messages."""
-    emotion = find_emotion(values["emotion"])
-    if emotion is None:
-        raise InputError(
-            f"{option}: {where}: unknown emotion '{values['emotion']}'; known: {' '.join(EMOTIONS)}. Remove "
-            "clips of other emotions"
-        )
+def _make_clip(corpus: str, name: Path, values: dict[str, str], emotion: str) -> Clip:
     clip = name.with_suffix("").as_posix()
     return Clip(
         clip=clip,

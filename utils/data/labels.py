@@ -1,6 +1,8 @@
 """The emotion vocabulary: known emotions in a fixed order, and their synonyms."""
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from utils.runtime import InputError
@@ -9,26 +11,28 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 """All emotions, in the order of tables, figures and model outputs."""
 
 SYNONYMS = {
-    "anger": "angry",
-    "calmness": "calm",
-    "disgusted": "disgust",
-    "fear": "fearful",
-    "happiness": "happy",
-    "joy": "happy",
-    "sadness": "sad",
-    "surprise": "surprised",
-    "pleasant_surprise": "surprised",
-    "pleasant_surprised": "surprised",
-    "ps": "surprised",
+    "neutral": "neutral neu ntr normal neutrality neutralität",
+    "calm": "calm cal calmness relaxed",
+    "happy": "happy hap happiness joy joyful gioia freude glücklich",
+    "sad": "sad sadness tristezza traurig trauer traurigkeit",
+    "angry": "angry ang anger rabbia wut ärger wütend",
+    "fearful": "fearful fea fear afraid scared paura angst",
+    "disgust": "disgust dis disgusted disgusto ekel",
+    "surprised": "surprised sur surprise pleasant_surprise pleasant_surprised ps sorpresa überraschung",
 }
-"""Label in a custom corpus -> emotion."""
+"""Emotion -> its labels in custom corpora, among them those of CREMA-D, TESS, EMO-DB and EMOVO."""
+
+_EMOTION_OF = {label: emotion for emotion, labels in SYNONYMS.items() for label in labels.split()}
 
 
 def find_emotion(label: str) -> str | None:
-    """Return the emotion for a label of a custom corpus (case-insensitive), or None if it is unknown."""
-    name = label.strip().lower().replace(" ", "_")
-    name = SYNONYMS.get(name, name)
-    return name if name in EMOTIONS else None
+    """Return the emotion for a label of a custom corpus, or None if it is unknown.
+
+    Case and a number before the label do not matter: `01Neutral`, `3-ANG`.
+    """
+    name = unicodedata.normalize("NFC", label).strip().lower()
+    name = re.sub(r"^\d+[\s_.-]*", "", name)
+    return _EMOTION_OF.get(re.sub(r"[\s-]+", "_", name))
 
 
 def check_emotions(requested: Sequence[str]) -> None:

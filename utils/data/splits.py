@@ -154,13 +154,20 @@ def split_models(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], 
     return Plan(folds, folds | {"final": final}, final)
 
 
-def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
-    """Return what must not stand on both sides of a cross-validation among training clips: the speaker; the
-    words where three or fewer speakers train; under `random`, as outside, nothing but the clip itself."""
+def selection_unit(rows: pd.DataFrame, protocol: str) -> str:
+    """Return the column whose values must not be on both sides of a cross-validation of training clips.
+
+    It is the speaker; the text if three or fewer speakers train; under `random` the clip itself.
+    """
     if protocol == "random":
-        return rows["clip"]
-    groups = rows["speaker"] if rows["speaker"].nunique() > 3 else rows["text"]
-    if groups.nunique() < 2:
+        return "clip"
+    return "speaker" if rows["speaker"].nunique() > 3 else "text"
+
+
+def selection_groups(rows: pd.DataFrame, protocol: str) -> pd.Series:
+    """Return the group of each training clip in a cross-validation, by its `selection_unit`."""
+    groups = rows[selection_unit(rows, protocol)]
+    if protocol != "random" and groups.nunique() < 2:
         raise InputError(
             f"the training clips are by {' '.join(sorted(rows['speaker'].unique()))} and all say "
             f"'{groups.iloc[0]}': nothing can be chosen by cross-validation; add speakers or texts"

@@ -1,11 +1,13 @@
 """transformers' TrainingArguments from the kit's options."""
 
+import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, Trainer, TrainingArguments
 
 from utils.options import RunOptions
 from utils.runtime import InputError, logger, refuse_arguments
@@ -24,6 +26,36 @@ DEFAULTS = {
 }
 """Of the arguments that are not among the options of the script."""
 
+METRICS = ("uar", "accuracy", "macro_f1", "loss")
+"""What --metric_for_best_model may name, see `fine_tuning.validation_scores`."""
+
+REFUSED = {
+    "the batch size is part of the recipe; set --global_batch_size": ["auto_find_batch_size"],
+    "the scores need all validation clips together": [
+        *("batch_eval_metrics", "eval_do_concat_batches", "include_for_metrics", "prediction_loss_only"),
+    ],
+    "what is selected and scored is computed in float32": ["bf16_full_eval", "fp16_full_eval"],
+    "each GPU has a whole copy of the model; use `accelerate launch --multi_gpu`": [
+        *("deepspeed", "fsdp", "fsdp_config", "parallelism_config"),
+    ],
+    "batches have clips of about equal length already": [
+        *("group_by_length", "length_column_name", "train_sampling_strategy"),
+    ],
+    "it is made for text": ["include_num_input_tokens_seen", "neftune_noise_alpha", "use_cache"],
+    "it does not fit the batches of unpadded clips": [
+        *("label_names", "liger_kernel_config", "remove_unused_columns", "torch_compile"),
+        *("torch_compile_backend", "torch_compile_mode", "use_liger_kernel"),
+    ],
+    "it is not implemented for partly frozen encoders": [
+        *("activation_checkpointing", "activation_checkpointing_kwargs"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs"),
+    ],
+    "an interrupted run could not be resumed": ["ignore_data_skip", "save_only_model"],
+    "the script trains, evaluates and predicts in every run": ["do_train", "do_eval", "do_predict"],
+    "a run is published once, when it is finished; see --hub_strategy": ["hub_always_push", "hub_revision"],
+}
+"""Reason -> arguments of TrainingArguments that the script refuses, in any version of transformers."""
+
 
 def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> TrainingArguments:
     """Return transformers' TrainingArguments, which choose the device.
@@ -38,6 +70,7 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
     Raises:
         InputError: a value is wrong, or values do not fit together.
     """
+    _refuse(flags)
     known = {each.name for each in fields(TrainingArguments)}
     options, precision = asdict(training), training.precision
     given = DEFAULTS | {name: value for name, value in options.items() if name in known and value is not None}
@@ -50,6 +83,9 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
         raise InputError(
             "--eval_strategy no: expected epoch or steps; the best model is selected on validation clips"
         )
+    _check_reporters(chosen.report_to)
+    metric = _check_metric(chosen.metric_for_best_model)
+    argv.append(f"--greater_is_better={metric != 'loss'}")
     on_gpu = torch.cuda.is_available() and not chosen.use_cpu
     if precision == "auto" and on_gpu and not (chosen.bf16 or chosen.fp16):
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -57,9 +93,8 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
         argv.append(f"--{precision}=true")
     if training.dataloader_num_workers is None:
         argv.append(f"--dataloader_num_workers={2 if on_gpu else 0}")
-    if chosen.lr_scheduler_type == "reduce_lr_on_plateau" and not chosen.lr_scheduler_kwargs:
-        # By default it waits for a metric to fall, whatever metric_for_best_model is.
-        argv.append('--lr_scheduler_kwargs={"mode": "max", "factor": 0.5, "patience": 1}')
+    if chosen.lr_scheduler_type == "reduce_lr_on_plateau":
+        argv.append(f"--lr_scheduler_kwargs={json.dumps(_plateau(chosen.lr_scheduler_kwargs, metric))}")
     if not torch.cuda.is_available():
         argv.append("--dataloader_pin_memory=false")
     if training.per_device_train_batch_size is not None:
@@ -68,7 +103,8 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
         argv.append(f"--per_device_train_batch_size={_batch_size(training.global_batch_size, chosen)}")
     try:
         [args] = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except (ValueError, ImportError) as error:  # TrainingArguments checks how its values fit together
+        Trainer.get_optimizer_cls_and_kwargs(args)  # fails if --optim needs a package that is not installed
+    except (ValueError, ImportError, RuntimeError) as error:  # TrainingArguments checks its values
         raise InputError(str(error)) from None
     if args.tf32 is None:  # by default PyTorch rounds the inputs of float32 convolutions to 10 bits
         torch.backends.cudnn.allow_tf32 = False
@@ -76,6 +112,35 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
         logger.info("Using one of %d GPUs; `accelerate launch --multi_gpu` uses all", args.n_gpu)
         args._n_gpu = 1
     return args
+
+
+def _refuse(flags: Sequence[str]) -> None:
+    given = {flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags}
+    for reason, names in REFUSED.items():
+        for name in names:
+            if name in given:
+                raise InputError(f"--{name}: is not supported by this script: {reason}")
+
+
+def _check_metric(name: str) -> str:
+    """Return the metric without its prefix."""
+    metric = name.removeprefix("eval_")
+    if metric not in METRICS:
+        raise InputError(f"--metric_for_best_model {name}: expected one of {', '.join(METRICS)}")
+    return metric
+
+
+def _plateau(own: str | dict | None, metric: str) -> dict:
+    """Return the settings of reduce_lr_on_plateau, which by default waits for any metric to fall."""
+    own = json.loads(own) if isinstance(own, str) else own or {}
+    return {"mode": "min" if metric == "loss" else "max", "factor": 0.5, "patience": 1} | own
+
+
+def _check_reporters(reporters: str | Sequence[str]) -> None:
+    """Raise an `InputError` if a tool of --report_to is not installed: the Trainer would fail much later."""
+    for name in [reporters] if isinstance(reporters, str) else reporters:
+        if name not in ("none", "all") and not importlib.util.find_spec(name.replace("-", "_")):
+            raise InputError(f"--report_to {name}: the package is not installed; pip install {name}")
 
 
 def _batch_size(global_batch_size: int, chosen) -> int:

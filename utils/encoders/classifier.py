@@ -64,6 +64,7 @@ def build_classifier(name_or_path: str, size: str | None, emotions: Sequence[str
         "label2id": {emotion: label for label, emotion in enumerate(emotions)},
         "use_weighted_layer_sum": True,
         "layerdrop": 0.0,  # a skipped layer would be missing from the sum
+        "problem_type": "single_label_classification",  # a checkpoint may have been trained for another
     }
     if size:
         extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
@@ -114,7 +115,22 @@ def _load_weights(name: str, config) -> torch.nn.Module:
             f"--model_name_or_path {name}: has no weights for {len(missing)} parts of its encoder "
             f"({missing[0]}, ...)"
         )
+    _reset_head(model, new={*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
     return model
+
+
+@torch.no_grad()
+def _reset_head(model: torch.nn.Module, new: set[str]) -> None:
+    """Replace the head of an earlier task: only the encoder of a checkpoint is used.
+
+    Args:
+        new: names of the parameters that the checkpoint did not have. They are already new.
+    """
+    old = [name for name, _ in model.named_parameters() if is_head(name) and name not in new]
+    for name in {name.split(".")[0] for name in old} - {"layer_weights"}:
+        model.get_submodule(name).reset_parameters()
+    if "layer_weights" in old:
+        model.layer_weights.fill_(1 / len(model.layer_weights))  # as in a new model
 
 
 class DeployedClassifier:

@@ -116,9 +116,11 @@ def _describe_stages(options, args, trainer, facts: dict[str, dict], probed: boo
     if len(last["validation_uar"]) > 1:
         scores = " and ".join(f"{kind} {100 * uar:.1f} %" for kind, uar in last["validation_uar"].items())
         sentences.append(f"The stage with the better validation UAR was kept ({scores}): {last['kept']}.")
-        if folds:
-            tuned = sum(fact["kept"] == "fine-tuned" for fact in folds)
-            sentences.append(f"Of the {len(folds)} models of the folds, {tuned} were kept fine-tuned.")
+    elif trainer and last["kept"] == "probe":
+        sentences.append("The fine-tuning diverged: its logits were not finite. The probe was kept.")
+    if folds and trainer and probed:
+        tuned = sum(fact["kept"] == "fine-tuned" for fact in folds)
+        sentences.append(f"Of the {len(folds)} models of the folds, {tuned} were kept fine-tuned.")
     return " ".join(sentences)
 
 

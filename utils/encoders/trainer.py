@@ -4,12 +4,13 @@ It adds to the stock Trainer: class weights, a separate learning rate for the he
 in eval mode, batches without padding, and a log of durations that survives a restart.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from utils.encoders.batches import EqualLengthSampler, collate
 from utils.encoders.freezing import is_head
@@ -31,6 +32,7 @@ class EmotionTrainer(Trainer):
 
     Args:
         model: a stock classifier over raw waveforms, or its `partial_model.TunedLayers`.
+        args: TrainingArguments; they are copied.
         logits: function of the model, wrapped or not, and the `input_values` of a batch; returns the logits.
         frozen: modules that are not trained, from `freezing.freeze_all_but_last`.
         head_learning_rate: of the head; the layers of the encoder have `args.learning_rate`.
@@ -43,6 +45,7 @@ class EmotionTrainer(Trainer):
         self,
         *,
         model: torch.nn.Module,
+        args: TrainingArguments,
         logits: Callable[[torch.nn.Module, Sequence], torch.Tensor],
         frozen: list[torch.nn.Module],
         head_learning_rate: float,
@@ -52,7 +55,10 @@ class EmotionTrainer(Trainer):
     ):
         # The model ignores `num_items_in_batch`, so the Trainer must average over accumulation steps.
         model.accepts_loss_kwargs = False
-        super().__init__(model=model, data_collator=collate, **kwargs)
+        args = copy.copy(args)
+        # `compute_loss` smooths the labels. That of the Trainer would need the config of a whole classifier.
+        self.label_smoothing, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
+        super().__init__(model=model, args=args, data_collator=collate, **kwargs)
         self.logits = logits
         self.frozen = frozen
         self.head_learning_rate = head_learning_rate
@@ -106,7 +112,7 @@ class EmotionTrainer(Trainer):
             logits.float(),
             inputs["labels"],
             reduction="none",
-            label_smoothing=self.args.label_smoothing_factor,
+            label_smoothing=self.label_smoothing,
         )
         # Not divided by the sum of the weights: the mean over two half batches is that of the whole batch.
         loss = (losses * self.class_weights[inputs["labels"]]).mean()

@@ -1,5 +1,6 @@
 """Report a finished run: scores, calibration, subgroups, robustness, explanations, figures, card."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,13 @@ from utils.report.audit import add_subgroups_and_errors
 from utils.report.card import write_card
 from utils.report.explanation_figures import draw_explanations
 from utils.report.predictions import pick_waveforms
-from utils.report.report import describe_calibration, describe_run, write_report
+from utils.report.report import (
+    describe_calibration,
+    describe_run,
+    optional_step,
+    write_report,
+    write_scores,
+)
 from utils.report.run_folder import save_reference_predictions
 
 
@@ -93,6 +100,7 @@ def report_run(
     metrics = describe_run(script, command_line, arguments, clips, plan, predictions, model.packages)
     metrics["model"] = {"base_model": None, "starts_random": False, "parameters": None} | model.about
     metrics["training"] = {"device": model.device, "history": []} | model.training
+    metrics["training"]["history"] = [_without_nan(entry) for entry in metrics["training"]["history"]]
     metrics |= model.sections
     latency = measure_latency(model.classify, timed, SAMPLING_RATE)
     metrics["latency"] = latency | {"device": model.device}
@@ -103,18 +111,30 @@ def report_run(
         metrics["calibration"] = describe_temperature_scaling(*parts, emotions)
     metrics["duration_seconds"] = seconds
     save_reference_predictions(folder, reference, model.predict_proba(reference))
+    write_scores(folder, metrics, predictions["test"])
     if protocol in SINGLE_MODEL and model.explain:
         tested = predictions["test"].set_index(final.index[final["split"] == "test"])
-        draw_explanations(folder / "figures", tested, clips.waveforms, emotions, model.explain)
+        with optional_step("explanations", metrics):
+            draw_explanations(folder / "figures", tested, clips.waveforms, emotions, model.explain)
     if robustness and not model.needs_speaker:
-        metrics["robustness"] = _assess_robustness(model, plan, clips, arguments["seed"])
+        with optional_step("robustness tests", metrics):
+            metrics["robustness"] = _assess_robustness(model, plan, clips, arguments["seed"])
     if protocol != "random":  # speakers that were seen in training would make it meaningless
-        add_subgroups_and_errors(folder, metrics, predictions["test"], final)
+        with optional_step("results by subgroup", metrics):
+            add_subgroups_and_errors(folder, metrics, predictions["test"], final)
     write_report(
         folder, metrics, predictions["test"], metrics["training"]["history"], pictures, SAMPLING_RATE
     )
     write_card(folder)
     return metrics
+
+
+def _without_nan(entry: dict) -> dict:
+    """Return a log entry with None instead of NaN and infinity, which a training that diverged logs."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in entry.items()
+    }
 
 
 def _assess_robustness(model: TrainedModel, plan: Plan, clips: LoadedClips, seed: int) -> dict:

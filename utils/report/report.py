@@ -1,6 +1,7 @@
 """What a finished run measured, as plain data, and the files that hold it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from utils.report.predictions import score_predictions
 from utils.report.run_folder import copy_code
 from utils.runtime import (
     git_commit,
+    logger,
     package_versions,
     published_command,
     without_secrets_and_paths,
@@ -119,7 +121,7 @@ def write_report(
     examples: dict[str, np.ndarray],
     sampling_rate: int,
 ) -> None:
-    """Write metrics.json, predictions.csv, the figures and the code of a run.
+    """Write predictions.csv, the figures, the code and metrics.json of a run.
 
     Args:
         folder: the run's folder.
@@ -129,9 +131,30 @@ def write_report(
         examples: emotion -> waveform, to be drawn.
         sampling_rate: of the examples, in Hz.
     """
-    from utils.report.figures import draw_figures  # Matplotlib is for the end of a run
+    write_scores(folder, metrics, predictions)
+    with optional_step("figures", metrics):
+        from utils.report.figures import draw_figures  # Matplotlib is for the end of a run
 
-    draw_figures(folder / "figures", metrics, history, examples, sampling_rate)
+        draw_figures(folder / "figures", metrics, history, examples, sampling_rate)
     copy_code(folder, metrics["script"])
+    write_json(folder / "metrics.json", metrics)
+
+
+def write_scores(folder: Path, metrics: dict, predictions: pd.DataFrame) -> None:
+    """Write metrics.json and predictions.csv, so that a later fault cannot lose them."""
     write_text(folder / "predictions.csv", predictions.to_csv(index=False))
     write_json(folder / "metrics.json", metrics)
+
+
+@contextmanager
+def optional_step(name: str, metrics: dict) -> Iterator[None]:
+    """If the code inside fails, log the error and add the step to `metrics["incomplete"]` for the card.
+
+    The model is trained and scored by then; a run without a figure is better than none.
+    """
+    try:
+        yield
+    except Exception as error:  # of any kind: of a library, the memory, the disk
+        logger.warning("The %s failed and are left out of the card", name, exc_info=True)
+        # The message may contain a path of this machine; the log has it.
+        metrics.setdefault("incomplete", []).append(f"{name} ({type(error).__name__})")
