@@ -26,10 +26,10 @@ def demo_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_runs(tmp_path_factory, worker_id) -> FinishedRuns:
+def finished_runs(tmp_path_factory) -> FinishedRuns:
     """Finished runs of the scripts, shared by all test processes."""
     folder = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
+    if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     (folder / "finished_runs").mkdir(exist_ok=True)
     return FinishedRuns(folder / "finished_runs")

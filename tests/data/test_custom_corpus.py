@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from scripts import error_of
 
+import train_baselines
 from utils.data.corpora import CORPORA, parse_clip
 from utils.data.custom_corpus import find_custom_corpora, find_training_corpora
 from utils.data.demo import make_demo_corpus
@@ -89,7 +91,7 @@ def test_a_folder_per_emotion_is_one_unknown_speaker_and_never_tested(tmp_path, 
     (tmp_path / "clips" / "read me.txt").write_text("not a clip")
     files, clips = find_custom_corpora("--train_on", [tmp_path / "clips"])
     table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
-    with pytest.raises(InputError, match="no clip is left for the test split"):
+    with pytest.raises(InputError, match=r"no clip is left for .* name the speakers of your recordings"):
         split_models(table, "holdout", CORPORA["custom-clips"].emotions)
 
 
@@ -112,6 +114,76 @@ def test_invalid_labels_are_a_one_line_error(change, message, corpus_folder):
         find_custom_corpora("--train_on", [corpus_folder])
     assert message in str(raised.value) and "\n" not in str(raised.value)
     assert str(raised.value).startswith("--train_on")
+
+
+def rewrite(corpus_folder: Path, name: str, change, encoding: str = "utf-8") -> None:
+    """Replace the table of labels by one of another name, content or encoding."""
+    old = corpus_folder / "labels.csv"
+    text = old.read_text(encoding="utf-8-sig")
+    old.unlink()
+    (corpus_folder / name).write_bytes(change(text).encode(encoding))
+
+
+def to_json_lines(text: str) -> str:
+    return "".join(f"{json.dumps(row)}\n" for row in csv.DictReader(text.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "encoding"),
+    [
+        ("LABELS.CSV", lambda text: text, "utf-8"),
+        ("labels.csv", lambda text: text.replace(",", ";"), "utf-8-sig"),
+        ("labels.tsv", lambda text: text.replace(",", "\t"), "utf-16"),
+        ("labels.csv", lambda text: text + ",,\r\n,,\r\n", "utf-8"),
+        ("labels.csv", lambda text: text.replace("/", "\\"), "utf-8"),
+        ("metadata.jsonl", to_json_lines, "utf-8"),
+    ],
+)
+def test_tables_are_read_as_usual_programs_write_them(name, change, encoding, corpus_folder):
+    rewrite(corpus_folder, name, change, encoding)
+    _, clips = find_custom_corpora("--train_on", [corpus_folder])
+    assert len(clips) == 180 and all(path.is_file() for path in clips)
+    assert CORPORA["custom-my-clips"].num_speakers == 6
+
+
+def test_names_are_found_in_both_forms_of_unicode_and_behind_the_links_of_a_hub_cache(tmp_path, voices):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    shutil.copyfile(voices[0], tmp_path / "blobs" / "0")
+    (tmp_path / "snapshot" / "fu\u0308r.wav").symlink_to("../blobs/0")
+    (tmp_path / "snapshot" / "metadata.csv").write_text(
+        "file_name,label\nf\u00fcr.wav,sad\n", encoding="utf-8"
+    )
+    _, clips = find_custom_corpora("--train_on", [tmp_path / "snapshot"])
+    assert len(clips) == 1
+
+
+def test_a_table_in_another_encoding_is_refused_with_the_cure(corpus_folder):
+    rewrite(corpus_folder, "labels.csv", lambda text: text.replace("demo-01", "J\u00f6rg"), "cp1252")
+    with pytest.raises(InputError, match="is not in UTF-8; save it as 'CSV UTF-8'"):
+        find_custom_corpora("--train_on", [corpus_folder])
+
+
+def test_recordings_alone_can_be_trained_on(corpus_folder, tmp_path):
+    options = ["--corpora=none", "--models=lda", "--features=mfcc", f"--cache_dir={tmp_path / 'cache'}"]
+    options += ["--robustness=false", f"--output_dir={tmp_path / 'runs'}"]
+    message = error_of("train_baselines.py", *options)
+    assert message == "--corpora none: expected --train_on with folders of your own recordings"
+    options += ["--train_on", str(corpus_folder), "--emotions", "sad", "angry"]
+    train_baselines.main(*train_baselines.parse_arguments(options))
+    metrics = json.loads((tmp_path / "runs" / "lda" / "metrics.json").read_text())
+    assert [corpus["name"] for corpus in metrics["corpora"]] == ["custom-my-clips"]
+    assert metrics["test"]["speakers"] == 2
+
+
+def test_clips_of_unknown_speakers_are_training_clips_only(tmp_path, voices):
+    folder = write_recordings(tmp_path / "mine", voices, columns=("file", "emotion"))
+    files, clips = find_custom_corpora("--train_on", [folder])
+    files["demo"] = sorted(make_demo_corpus(tmp_path / "demo", seed=8, num_speakers=14).rglob("*.wav"))
+    table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=True)
+    for protocol in ("holdout", "loso"):
+        for split in split_models(table, protocol, CORPORA["demo"].emotions).models.values():
+            assert set(split[split["corpus"] == "custom-mine"]["split"]) == {"train"}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +244,7 @@ def test_folders_without_labels_are_rejected(corpus_folder, tmp_path, voices):
     with pytest.raises(InputError, match="is among the clips of --train_on"):
         find_training_corpora([corpus_folder], [corpus_folder])
     (corpus_folder / "more.csv").write_text("file,emotion\n")
-    with pytest.raises(InputError, match=r"expected one CSV file .* found labels.csv, more.csv"):
+    with pytest.raises(InputError, match=r"expected one table .* found labels.csv, more.csv"):
         find_custom_corpora("--train_on", [corpus_folder])
 
 

@@ -1,6 +1,6 @@
 """Turn a folder of your own labelled recordings into a corpus.
 
-The labels are read from a CSV file in the folder, with a row per clip:
+The labels are read from a table in the folder (CSV, TSV or JSON Lines), with a row per clip:
 
     file,emotion,speaker
     anna/1.wav,angry,anna
@@ -10,8 +10,12 @@ or, as in the `audiofolder` format of Hugging Face Datasets, from one subfolder 
     angry/1.wav
 """
 
+import codecs
 import csv
+import io
+import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +29,9 @@ CUSTOM_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
 
 CUSTOM_LICENSE = "unknown"
 """License of a custom corpus; only its owner knows it."""
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+"""Types of the table with the labels, in any case."""
 
 COLUMNS = {
     "file": ("file", "file_name", "path", "filename"),
@@ -51,7 +58,7 @@ def find_custom_corpora(
 
     Args:
         option: the option that named the folders, for error messages.
-        folders: folders of clips, with a CSV file or a subfolder per emotion.
+        folders: folders of clips, with a table of labels or a subfolder per emotion.
 
     Returns:
         files: corpus name -> its audio files, as returned by `download.find_corpora`.
@@ -68,8 +75,11 @@ def find_custom_corpora(
         slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
         name = f"custom-{slug or 'clips'}"
         if name in files:
-            raise InputError(f"{option}: two folders are called {folder.name}; rename one of them")
-        labels, unknown = _read_csv(option, folder, name) or _read_subfolders(option, folder, name)
+            raise InputError(
+                f"{option}: two folders have the name {name}, made of the letters a to z and digits of "
+                f"'{folder.name}'; rename one of them"
+            )
+        labels, unknown = _read_table(option, folder, name) or _read_subfolders(option, folder, name)
         _report_unknown_emotions(option, folder, labels, unknown)
         CORPORA[name] = _make_corpus(name, folder, list(labels.values()))
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
@@ -106,28 +116,30 @@ def _report_unknown_emotions(option: str, folder: Path, clips: dict, unknown: Co
     logger.warning("%s: left out are clips of unknown emotions: %s; %s", folder, labels, known)
 
 
-def _read_csv(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], Counter] | None:
-    """Return file -> clip and the unknown labels, from the CSV file of a folder; None without a CSV file."""
-    tables = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
+def _read_table(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], Counter] | None:
+    """Return file -> clip and the unknown labels, from the table in a folder; None without a table."""
+    tables = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in TABLE_SUFFIXES and path.name[0] != "."
+    )
     if not tables:
         return None
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
-        raise InputError(f"{option} {folder}: expected one CSV file with the labels, found {names}")
+        raise InputError(f"{option} {folder}: expected one table with the labels, found {names}")
     table = tables[0]
     clips, unknown, seen, without_speaker = {}, Counter(), set(), None
     for number, values in enumerate(_read_rows(option, table), start=2):
-        path = folder / values["file"]
+        if not any(values.values()):  # Excel writes rows of separators alone
+            continue
         where = f"{table}, line {number}"
-        if not values["file"] or not path.is_file():
+        path = _find_file(folder, values["file"])
+        if not path:
             raise InputError(f"{option}: {where}: there is no file '{values['file']}' in {folder}")
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{option}: {where}: '{values['file']}' is outside of {folder}")
         if path in seen:
             raise InputError(f"{option}: {where}: '{values['file']}' is listed twice")
         seen.add(path)
         if emotion := find_emotion(values["emotion"]):
-            clips[path] = _make_clip(corpus, Path(values["file"]), values, emotion)
+            clips[path] = _make_clip(corpus, path.relative_to(folder), values, emotion)
         else:
             unknown[values["emotion"]] += 1
         without_speaker = without_speaker or (where if not values["speaker"] else None)
@@ -141,17 +153,42 @@ def _read_csv(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip],
     return clips, unknown
 
 
+def _find_file(folder: Path, name: str) -> Path | None:
+    """Return the file with this name in a folder, or None.
+
+    Names may have backslashes, and letters in another Unicode form than on the disk. A link counts as the
+    place where it stands: the snapshots of a Hub cache consist of links.
+    """
+    for each in (name, name.replace("\\", "/")):
+        for spelling in (each, *(unicodedata.normalize(form, each) for form in ("NFC", "NFD"))):
+            is_inside = not Path(spelling).is_absolute() and ".." not in Path(spelling).parts
+            if name and is_inside and (folder / spelling).is_file():
+                return folder / spelling
+    return None
+
+
 def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file under the keys of `COLUMNS`; "" for missing columns and values.
+    """Return the rows of a table under the keys of `COLUMNS`; "" for missing columns and values.
 
     Raises:
         InputError: the file cannot be read, or lacks a required column.
     """
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+        content = table.read_bytes()
+        encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        text = content.decode(encoding)
+        if table.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            rows = [{name: str(value) for name, value in row.items()} for row in rows]
+        else:
+            head = text.partition("\n")[0]
+            delimiter = max(",;\t", key=head.count)  # Excel writes what the country of the user has
+            reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
             names, rows = reader.fieldnames or (), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{option}: {table} is not in UTF-8; save it as 'CSV UTF-8'") from None
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
         raise InputError(f"{option}: {table} cannot be read ({first_line(error)})") from None
     columns = {(name or "").strip().lower(): name for name in names}
     known = {
@@ -165,7 +202,8 @@ def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
                 "expected file,emotion[,speaker][,gender][,text]"
             )
     return [
-        {key: (row[column] or "").strip() if column else "" for key, column in known.items()} for row in rows
+        {key: (row.get(column) or "").strip() if column else "" for key, column in known.items()}
+        for row in rows
     ]
 
 

@@ -17,7 +17,8 @@ class DataOptions:
     _argument_group_name = "data"
 
     corpora: list[str] = field(
-        default_factory=lambda: ["ravdess", "tess"], metadata={"help": f"Any of: {', '.join(REAL_CORPORA)}."}
+        default_factory=lambda: ["ravdess", "tess"],
+        metadata={"help": f"Any of: {', '.join(REAL_CORPORA)}. none: those of --train_on alone."},
     )
     data_dir: list[str] = field(
         default_factory=list,
@@ -44,6 +45,10 @@ class DataOptions:
     demo: bool = field(default=False, metadata={"help": "Synthetic voices, offline; no real results."})
 
     def __post_init__(self):
+        if self.corpora == ["none"]:
+            if not self.train_on:
+                raise InputError("--corpora none: expected --train_on with folders of your own recordings")
+            self.corpora = []
         for name in self.corpora:
             if name not in REAL_CORPORA:
                 near = difflib.get_close_matches(name.lower(), REAL_CORPORA, n=1)

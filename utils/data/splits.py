@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.corpora import CORPORA
+from utils.data.custom_corpus import UNKNOWN_SPEAKER
 from utils.runtime import InputError, logger
 
 SPLITS = ("train", "validation", "test")
@@ -115,7 +116,7 @@ def split_folds(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...]) -
             validation = set(folds[(number + 1) % len(folds)]) if len(folds) > 2 else None
             plan[f"fold {number + 1}"] = set(fold), validation
     elif protocol == "loso":
-        speakers = sorted(table["speaker"].unique())
+        speakers = sorted(table["speaker"][~_is_unknown(table["speaker"])].unique())
         for number, speaker in enumerate(speakers):
             following = {speakers[(number + step) % len(speakers)] for step in (1, 2)}
             plan[speaker] = {speaker}, following if len(speakers) > 3 else None
@@ -190,11 +191,17 @@ def _by_speaker(table: pd.DataFrame, test: set[str], validation: set[str] | None
         chosen = corpus.validation_speakers if validation is None else validation
         split[rows & table["speaker"].isin(chosen)] = "validation"
         split[rows & table["speaker"].isin(test)] = "test"
-        spoken = rows & (split == "train")
-        if not len(chosen) and spoken.any():
-            held_out = sorted(table["text"][spoken].unique())[::5]
-            split[spoken & table["text"].isin(held_out)] = "validation"
+        # Clips of unknown speakers are in the training split alone: they might be of a test speaker.
+        spoken = rows & (split == "train") & ~_is_unknown(table["speaker"])
+        texts = sorted(table["text"][spoken].unique())
+        if not len(chosen) and len(texts) > 1:
+            split[spoken & table["text"].isin(texts[::5])] = "validation"
     return split
+
+
+def _is_unknown(speakers: pd.Series) -> pd.Series:
+    """Return which clips have no speaker label."""
+    return speakers.str.endswith(f"-{UNKNOWN_SPEAKER}")
 
 
 def _random(table: pd.DataFrame, seed: int) -> pd.Series:
@@ -220,9 +227,12 @@ def check_split(
     for split in needed:
         if not (table["split"] == split).any():
             speakers = ", ".join(sorted(table["speaker"].unique())[:12])
+            cure = "get the whole corpora (see README, Data)"
+            if _is_unknown(table["speaker"]).any():
+                cure = "clips of unknown speakers only train, so name the speakers of your recordings"
             raise InputError(
                 f"--protocol {protocol}: no clip is left for the {split} split. The clips found are by "
-                f"{speakers}; get the whole corpora (see README, Data), or try --protocol random"
+                f"{speakers}; {cure}, or try --protocol random"
             )
     train, validation, test = (table[table["split"] == split] for split in SPLITS)
     missing = [emotion for emotion in emotions if emotion not in set(train["emotion"])]
