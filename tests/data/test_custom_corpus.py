@@ -262,6 +262,7 @@ def test_a_run_trains_on_recordings_and_is_scored_on_others(tmp_path, voices):
     scores = metrics["out_of_domain"]["custom-yours"]["scores"]
     assert scores["clips"] == 30 and scores["uar"] > 1.5 / 8
     card = (run / "README.md").read_text()
+    assert "- custom-yours: with clips of neutral, calm, happy" in card and "chance is 12.5 %" in card
     assert "| custom-yours | 30 | 1 |" in card and "recordings 'mine'" in card
     assert "### Results by subgroup" in card
     assert all(sentence in card for sentence in metrics["subgroups"]["limitations"])
@@ -276,8 +277,25 @@ def test_a_run_trains_on_recordings_and_is_scored_on_others(tmp_path, voices):
     assert "has no column 'file'" in output and (run / "README.md").read_text() == card
     theirs = write_recordings(tmp_path / "theirs", voices[150:165])
     output = call(*COMMAND, *options, "--evaluate_on", theirs)
+    assert "replaces the earlier results" not in output
     assert "the run is complete" in output and (run / "model.skops").read_bytes() == weights
     assert json.loads((run / "metrics.json").read_text())["out_of_domain"].keys() == {
         "custom-yours",
         "custom-theirs",
     }
+
+
+def test_two_evaluations_of_one_run_at_the_same_time_both_stay_in_its_card(finished_runs, tmp_path, voices):
+    run = tmp_path / "run"
+    shutil.copytree(finished_runs / "baselines/lda", run)
+    names = ("first", "second")
+    folders = [write_recordings(tmp_path / name, voices[:30]) for name in names]
+    command = [sys.executable, "-m", "utils.score", str(run), "--cache_dir", str(tmp_path / "cache")]
+    processes = [
+        subprocess.Popen([*command, "--evaluate_on", str(folder)], cwd=PROJECT) for folder in folders
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    evaluated = json.loads((run / "metrics.json").read_text())["out_of_domain"]
+    assert evaluated.keys() == {"custom-first", "custom-second"}
+    output = call(*command[1:], "--evaluate_on", folders[0])
+    assert "custom-first: replaces the earlier results of a folder with this name" in output

@@ -600,6 +600,30 @@ def test_a_missing_value_in_the_front_matter_or_a_filter_is_an_error(measured, c
     assert not (tmp_path / "README.md").exists()
 
 
+def test_the_card_of_a_model_of_own_recordings_states_neither_a_language_nor_a_data_set(measured, card_of):
+    metrics = measured["ravdess"][0]
+    own = metrics["corpora"][0] | {"name": "custom-mine", "license": "unknown", "license_url": ""}
+    text = card_of(metrics | {"corpora": [*metrics["corpora"], own]})
+    card = ModelCard(text)
+    assert card.data.language is None and not card.data.datasets
+    assert card.data.license == "other" and card.data.license_name == "terms-of-the-recordings"
+    assert "North American English" not in text and "does not know their languages" in text
+    assert ModelCard(card_of(metrics)).data.language == "en"
+
+
+def test_a_model_of_song_classifies_singing(measured, card_of):
+    metrics = measured["ravdess"][0]
+    song = metrics["corpora"][0] | {"name": "ravdess_song"}
+    assert "classifies a clip of singing" in card_of(metrics | {"corpora": [song]})
+    assert "classifies a clip of speech" in card_of(metrics)
+
+
+def test_the_command_of_several_processes_is_that_of_accelerate(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    metrics, _ = measure_run("ravdess")
+    assert metrics["command"].startswith("accelerate launch --num_processes 2 train_wav2vec2.py --data_dir")
+
+
 def test_an_emotion_without_test_clips_has_dashes_instead_of_scores(measured, card_of):
     metrics = copy.deepcopy(measured["ravdess"][0])
     metrics["test"]["per_emotion"]["calm"] = {"precision": None, "recall": None, "f1": None, "support": 0}

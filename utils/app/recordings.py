@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from utils.app.loading import load_model
@@ -67,9 +68,13 @@ def score_recordings(
         }
     for name, result in results.items():
         _write(folder, name, predictions[name], result["scores"], run["emotions"])
-    run["out_of_domain"] = run.get("out_of_domain", {}) | results
-    write_json(folder / "metrics.json", run)
-    write_card(folder)
+    with FileLock(folder / UNPUBLISHED / "score.lock"):  # read anew: others may score at the same time
+        run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        for name in results.keys() & run.get("out_of_domain", {}).keys():
+            logger.warning("%s: replaces the earlier results of a folder with this name", name)
+        run["out_of_domain"] = run.get("out_of_domain", {}) | results
+        write_json(folder / "metrics.json", run)
+        write_card(folder)
 
 
 def _predict(

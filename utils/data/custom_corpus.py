@@ -22,7 +22,7 @@ from pathlib import Path
 
 from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, Clip, Corpus
 from utils.data.labels import EMOTIONS, find_emotion
-from utils.runtime import InputError, first_line, logger
+from utils.runtime import InputError, first_line, logger, shorten
 
 CUSTOM_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
 """File types of custom corpora; no published corpus uses the last three."""
@@ -83,7 +83,7 @@ def find_custom_corpora(
         _report_unknown_emotions(option, folder, labels, unknown)
         CORPORA[name] = _make_corpus(name, folder, list(labels.values()))
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
-        logger.info("%s: %d clips by %s", folder, len(labels), ", ".join(speakers[:12]))
+        logger.info("%s: %d clips by %s", folder, len(labels), shorten(speakers))
         files[name] = sorted(labels)
         clips |= labels
     return files, clips

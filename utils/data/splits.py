@@ -12,7 +12,7 @@ import pandas as pd
 
 from utils.data.corpora import CORPORA
 from utils.data.custom_corpus import UNKNOWN_SPEAKER
-from utils.runtime import InputError, logger
+from utils.runtime import InputError, logger, shorten
 
 SPLITS = ("train", "validation", "test")
 
@@ -226,7 +226,7 @@ def check_split(
     """
     for split in needed:
         if not (table["split"] == split).any():
-            speakers = ", ".join(sorted(table["speaker"].unique())[:12])
+            speakers = shorten(sorted(table["speaker"].unique()))
             cure = "get the whole corpora (see README, Data)"
             if _is_unknown(table["speaker"]).any():
                 cure = "clips of unknown speakers only train, so name the speakers of your recordings"

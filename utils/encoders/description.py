@@ -131,6 +131,8 @@ def _describe_fine_tuning(options, args, trainer, probed: bool) -> str:
         best, choice = trainer.state.best_global_step, f"the best validation {args.metric_for_best_model}"
     entry = next(entry for entry in evaluations if entry["step"] == best)
     clips = f"clips of similar length cut to at most {options.max_length_seconds:g} s"
+    config = getattr(trainer.model, "config", None)
+    masks = config is not None and config.apply_spec_augment and config.mask_time_prob > 0
     if isinstance(trainer.train_dataset, FrozenClips):
         clips = "whole clips, which the frozen layers processed once"
     return (
@@ -138,6 +140,7 @@ def _describe_fine_tuning(options, args, trainer, probed: bool) -> str:
         f"{args.weight_decay:g}, learning rate {args.learning_rate:g} for the encoder layers and "
         f"{options.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in batches "
         f"of {options.global_batch_size} {clips}; class weights {options.class_weights}; augmentation "
-        f"{'on' if options.augment else 'off'}. Of {len(evaluations)} evaluations the state at {choice} was "
-        f"kept: epoch {entry['epoch']:g}, validation UAR {100 * entry['eval_uar']:.1f} %."
+        f"{'on' if options.augment else 'off'}, SpecAugment {'on' if masks else 'off'}. Of "
+        f"{len(evaluations)} evaluations the state at {choice} was kept: epoch {entry['epoch']:g}, "
+        f"validation UAR {100 * entry['eval_uar']:.1f} %."
     )

@@ -175,11 +175,10 @@ class TrainingRun:
 
     def finish(self, model: TrainedModel) -> None:
         """Report the run with its saved model, score the user's recordings, and publish."""
-        seconds = time.perf_counter() - self.started + self.earlier_seconds
         predictions = {"validation": self._validated, "test": pd.concat(self._tested, ignore_index=True)}
         metrics = report_run(
             self.folder, self.script, sys.argv[1:], self.arguments, self.clips, self.plan, predictions, model,
-            seconds, wants_robustness(self.data, self.options),
+            self.started - self.earlier_seconds, wants_robustness(self.data, self.options),
         )  # fmt: skip
         shutil.rmtree(self.folder / "checkpoints")
         logger.info(

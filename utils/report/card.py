@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from utils.data.corpora import CORPORA
+from utils.data.corpora import CORPORA, PUBLISHED_CORPORA
 from utils.data.custom_corpus import CUSTOM_LICENSE
 from utils.runtime import PROJECT_ROOT, write_text
 
@@ -65,6 +65,7 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
         model_id=published_as or local,
         card_data=card_data(run, name).to_yaml().strip(),
         corpus_names=[corpus["name"] for corpus in run["corpora"]],
+        has_own_clips=any(corpus["license"] == CUSTOM_LICENSE for corpus in run["corpora"]),
         license_note=_license(run)[1],
         scores_row=_scores_row,
         group_cells=_group_cells,
@@ -105,7 +106,7 @@ def card_data(run: dict, name: str) -> ModelCardData:
         for key, metric_type, metric_name in _SCORES
     ]
     return ModelCardData(
-        language="en",
+        language="en" if all(name in PUBLISHED_CORPORA for name in names) else None,
         library_name=run["model"]["library"],
         pipeline_tag="audio-classification",
         tags=[
@@ -118,7 +119,7 @@ def card_data(run: dict, name: str) -> ModelCardData:
             *(["synthetic-demo"] if run["demo"] else []),
         ],
         base_model=run["model"]["base_model"],
-        datasets=[CORPORA[name].hub_id or name for name in names if name in CORPORA],
+        datasets=[CORPORA[name].hub_id for name in names if name in CORPORA and CORPORA[name].hub_id],
         metrics=[metric_type for _, metric_type, _ in _SCORES],
         model_name=name,
         eval_results=results,
@@ -141,7 +142,8 @@ def _license(run: dict) -> tuple[dict, str]:
         )
     if CUSTOM_LICENSE in used:
         others = f"{note}, and under" if len(used) > 1 else "The weights are under"
-        return {"license": "other"}, f"{others} the terms of the user's own clips."
+        fields = {"license": "other", "license_name": "terms-of-the-recordings"}
+        return fields, f"{others} the terms of the user's own clips."
     if len(used) == 1:
         return {"license": next(iter(used))}, f"{note} ({next(iter(used)).upper()})."
     fields = {

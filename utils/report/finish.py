@@ -1,6 +1,7 @@
 """Report a finished run: scores, calibration, subgroups, robustness, explanations, figures, card."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ def report_run(
     plan: Plan,
     predictions: dict[str, pd.DataFrame],
     model: TrainedModel,
-    seconds: float,
+    started: float,
     robustness: bool,
 ) -> dict:
     """Write everything that a run leaves beside its weights; the card comes last.
@@ -86,7 +87,7 @@ def report_run(
         script, command_line, arguments: what was run, with every option.
         predictions: `validation` (of the saved model) and `test`, each a `prediction_table`.
         model: the saved one.
-        seconds: how long the run took.
+        started: `time.perf_counter()` at which the run began.
         robustness: whether it is tested.
 
     Returns:
@@ -109,7 +110,7 @@ def report_run(
     elif protocol in SINGLE_MODEL:
         parts = predictions["validation"], predictions["test"]
         metrics["calibration"] = describe_temperature_scaling(*parts, emotions)
-    metrics["duration_seconds"] = seconds
+    metrics["duration_seconds"] = time.perf_counter() - started
     save_reference_predictions(folder, reference, model.predict_proba(reference))
     write_scores(folder, metrics, predictions["test"])
     if protocol in SINGLE_MODEL and model.explain:
@@ -122,6 +123,7 @@ def report_run(
     if protocol != "random":  # speakers that were seen in training would make it meaningless
         with optional_step("results by subgroup", metrics):
             add_subgroups_and_errors(folder, metrics, predictions["test"], final)
+    metrics["duration_seconds"] = time.perf_counter() - started
     write_report(
         folder, metrics, predictions["test"], metrics["training"]["history"], pictures, SAMPLING_RATE
     )

@@ -1,5 +1,6 @@
 """What a finished run measured, as plain data, and the files that hold it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,9 +44,11 @@ def describe_run(
         packages: whose versions to note.
     """
     test, emotions, protocol = predictions["test"], clips.emotions, arguments["protocol"]
+    num_processes = int(os.environ.get("WORLD_SIZE", 1))  # set by accelerate and torchrun
+    launcher = f"accelerate launch --num_processes {num_processes}" if num_processes > 1 else "python"
     return {
         "script": script,
-        "command": published_command(f"python {script}", command_line),
+        "command": published_command(f"{launcher} {script}", command_line),
         "demo": arguments["demo"],
         "arguments": without_secrets_and_paths(arguments),
         "corpora": [_describe_corpus(plan.final, finding) for finding in clips.findings],

@@ -18,6 +18,7 @@ from utils.runtime.scripts import (
     logger,
     refuse_arguments,
     run_script,
+    shorten,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "published_command",
     "refuse_arguments",
     "run_script",
+    "shorten",
     "unpublished_folder",
     "without_secrets_and_paths",
     "write_bytes",

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -76,6 +76,12 @@ def interruptible() -> Iterator[None]:
 def refuse_arguments(message: str) -> None:
     """Raise InputError; replaces `ArgumentParser.error`, which prints hundreds of lines of usage."""
     raise InputError(f"{message}; --help lists the options")
+
+
+def shorten(names: Sequence[str], limit: int = 12) -> str:
+    """Return a list of names as text, with the number of those beyond the limit."""
+    more = [f"and {len(names) - limit} more"] if len(names) > limit else []
+    return ", ".join([*names[:limit], *more])
 
 
 def first_line(error: Exception) -> str:
