@@ -211,10 +211,10 @@ def main(
         job.checkpoint = run.begin(clips, plan, settings, tidies, job.shared)
     job.encode()  # the frozen encoder over all clips, and a probe for each model of the plan
     for name, split in run.unfinished():
+        classifier = trainer = saved = None  # frees those of the previous fold
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         candidates, classifier, trainer = train(job, name, split, dataset)
         facts = select(dataset["validation"]["label"], candidates)
-        saved = None
         if split is plan.final or facts["kept"] == "fine-tuned":
             saved = job.save(name, classifier, facts)
         run.score(name, partial(job.predict_part, name, dataset, saved, facts), facts)

@@ -109,20 +109,20 @@ def test_a_complete_corpus_passes_and_its_nested_copy_counts_once(read, whole, t
 
 
 @pytest.mark.parametrize(
-    ("missing", "added", "message"),
+    ("missing", "added", "message", "cure"),
     [
-        (["03-03-05-01-01-01-09"], [], "only 479 of 480 clips"),
-        ([], ["03-03-05-01-01-01-17"], "481 of 480 clips"),
+        (["03-03-05-01-01-01-09"], [], "only 479 of 480 clips", "Get the missing files"),
+        ([], ["03-03-05-01-01-01-17"], "481 of 480 clips", "Correct or remove these files"),
     ],
     ids=["too-few", "too-many"],
 )
-def test_another_number_of_clips_stops_the_run_unless_allowed(whole, tmp_path, missing, added, message):
+def test_another_number_of_clips_stops_the_run_unless_allowed(whole, tmp_path, missing, added, message, cure):
     files = [path for path in whole.rglob("*.wav") if path.stem not in missing]
     files += [write_clip(tmp_path, name) for name in added]
     table, _ = read_table({"demo": files}, tmp_path / "cache")
     with pytest.raises(InputError, match=f"synthetic demo voices: {message}") as error:
         check_table(table, allow_partial=False)
-    assert "--allow_partial" in str(error.value)
+    assert "--allow_partial" in str(error.value) and cure in str(error.value)
     usable, [finding] = check_table(table, allow_partial=True)
     assert len(usable) == finding["clips_found"] == len(files)
     assert finding["clips_expected"] == 480

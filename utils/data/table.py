@@ -141,11 +141,14 @@ def check_table(table: pd.DataFrame, allow_partial: bool) -> tuple[pd.DataFrame,
         listed = complaints[:MAX_LISTED]
         if len(complaints) > MAX_LISTED:
             listed.append(f"... and {len(complaints) - MAX_LISTED} more")
+        what, cure = "some clips cannot be used", "Correct or remove these files"
+        if any(each["clips_found"] < each["clips_expected"] for each in findings):
+            what, cure = "the corpora are not complete", "Get the missing files (see README, Data)"
         raise InputError(
-            "the corpora are not complete:\n  "
+            f"{what}:\n  "
             + "\n  ".join(listed)
-            + "\nGet the missing files (see README, Data), or run on the clips found with --allow_partial: "
-            "metrics and card then list what is missing."
+            + f"\n{cure}, or run on the other clips with --allow_partial: metrics and card then list what is "
+            "missing."
         )
     for complaint in complaints[:MAX_LISTED]:
         logger.warning("--allow_partial: %s", complaint)
