@@ -88,44 +88,30 @@ from utils.runtime import describe_device, logger
 def build_model(name: str, num_features: int, seed: int):
     """Return (the model in words, pipeline, grid of hyper-parameters). Everything fitted is inside."""
     common = {"class_weight": "balanced", "random_state": seed}
-    forest = RandomForestClassifier(500, class_weight="balanced_subsample", random_state=seed)
-    # After standardisation the squared distance of two clips is about 2 * num_features.
-    gammas = [share / num_features for share in (0.1, 0.3, 1)]
-    words, steps, grid = {
-        "lda": (  # thousands of correlated functionals: few components, and a shrunk covariance
-            "linear discriminant analysis of principal components",
-            [PCA(svd_solver="full"), LinearDiscriminantAnalysis(solver="lsqr")],
-            {
-                "pca__n_components": [0.9, 0.95, 0.98],
-                "lineardiscriminantanalysis__shrinkage": [0.1, 0.2, 0.3, 0.5],
-            },
-        ),
-        "lr": (
-            "logistic regression",
-            [LogisticRegression(max_iter=5_000, **common)],
-            {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]},
-        ),
-        "svm_rbf": (
-            "a support vector machine with an RBF kernel",
-            [SVC(kernel="rbf", **common)],
-            {"svc__C": [1, 3, 10, 30], "svc__gamma": gammas},
-        ),
-        "svm_poly": (
-            "a support vector machine with a polynomial kernel",
-            [SVC(kernel="poly", coef0=1.0, **common)],
-            {"svc__C": [0.1, 1], "svc__degree": [2, 3]},
-        ),
-        "rf": (
-            "a random forest of 500 trees",
-            [forest],
-            {"randomforestclassifier__max_features": ["sqrt", 0.1]},
-        ),
-        "knn": (
-            "k nearest neighbours",
-            [KNeighborsClassifier(weights="distance")],
-            {"kneighborsclassifier__n_neighbors": [5, 15, 31]},
-        ),
-    }[name]
+    if name == "lda":  # thousands of correlated functionals: few components, and a shrunk covariance
+        words = "linear discriminant analysis of principal components"
+        steps = [PCA(svd_solver="full"), LinearDiscriminantAnalysis(solver="lsqr")]
+        shrinkage = [0.1, 0.2, 0.3, 0.5]
+        grid = {"pca__n_components": [0.9, 0.95, 0.98], "lineardiscriminantanalysis__shrinkage": shrinkage}
+    elif name == "lr":
+        words, steps = "logistic regression", [LogisticRegression(max_iter=5_000, **common)]
+        grid = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]}
+    elif name == "svm_rbf":
+        words, steps = "a support vector machine with an RBF kernel", [SVC(kernel="rbf", **common)]
+        # After standardisation the squared distance of two clips is about 2 * num_features.
+        gammas = [share / num_features for share in (0.1, 0.3, 1)]
+        grid = {"svc__C": [1, 3, 10, 30], "svc__gamma": gammas}
+    elif name == "svm_poly":
+        words = "a support vector machine with a polynomial kernel"
+        steps = [SVC(kernel="poly", coef0=1.0, **common)]
+        grid = {"svc__C": [0.1, 1], "svc__degree": [2, 3]}
+    elif name == "rf":
+        words = "a random forest of 500 trees"
+        steps = [RandomForestClassifier(500, class_weight="balanced_subsample", random_state=seed)]
+        grid = {"randomforestclassifier__max_features": ["sqrt", 0.1]}
+    else:
+        words, steps = "k nearest neighbours", [KNeighborsClassifier(weights="distance")]
+        grid = {"kneighborsclassifier__n_neighbors": [5, 15, 31]}
     return words, make_pipeline(StandardScaler(), *steps), grid
 
 

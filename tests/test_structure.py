@@ -39,7 +39,7 @@ FRAMEWORKS = {
 }
 """Framework -> the packages that may import it when they are imported."""
 
-SCRIPTS = {"train_baselines.py": 280, "train_cnn.py": 335, "train_wav2vec2.py": 300}
+SCRIPTS = {"train_baselines.py": 265, "train_cnn.py": 335, "train_wav2vec2.py": 300}
 """Script -> most lines."""
 
 MAX_FUNCTION_LINES = 62

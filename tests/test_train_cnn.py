@@ -63,6 +63,8 @@ def test_the_demo_is_better_than_chance_and_has_a_complete_run_folder(demo_run):
     assert metrics["training"]["history"][0]["eval_uar"] < metrics["validation"]["uar"]
     card = (demo_run / "README.md").read_text()
     assert "library_name: keras" in card and "### Robustness" in card
+    major, minor, _ = train_cnn.keras.__version__.split(".", 2)
+    assert f'"keras>={major}.{minor}"' in card
     assert all(sentence in card for sentence in metrics["robustness"]["limitations"])
 
 
