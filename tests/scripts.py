@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from utils.runtime import InputError
-
-PROJECT = Path(__file__).resolve().parent.parent
+from utils.runtime import PROJECT_ROOT, InputError
 
 THREE, TWO = ("--emotions", "sad", "angry", "happy"), ("--emotions", "sad", "angry")
 
@@ -43,7 +41,7 @@ def train(
     """
     command = command_of(script, folder, cache, *options)
     command = [*(launcher or command[:1]), *command[1:]]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -22,7 +22,7 @@ import soundfile
 import torch
 import transformers
 from conftest import PROJECT
-from scripts import error_of, metrics_of
+from scripts import command_of, error_of, metrics_of
 from scripts import train as train_script
 from transformers import (
     AutoModelForAudioClassification,
@@ -63,9 +63,8 @@ def cache(tmp_path_factory) -> Path:
 
 def refusal(folder: Path, *options: str) -> str:
     """Return the message with which the script refuses its options or its run folder."""
-    return error_of(
-        "train_wav2vec2.py", *options, f"--output_dir={folder}", f"--cache_dir={folder.parent / 'cache'}"
-    )
+    command = command_of("train_wav2vec2.py", folder, folder.parent / "cache", *options)
+    return error_of(*command[1:])
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def test_the_code_example_of_the_card_runs_on_a_stereo_file_with_48_khz(demo_run
 def kill_when(folder: Path, *options: str, cache: Path, pattern: str, root: Path, wait: float = 0) -> None:
     """Run the script, and kill it `wait` seconds after a file below `root` matches `pattern`."""
     process = subprocess.Popen(
-        [sys.executable, "train_wav2vec2.py", *options, f"--output_dir={folder}", f"--cache_dir={cache}"],
+        command_of("train_wav2vec2.py", folder, cache, *options),
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

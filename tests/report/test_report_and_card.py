@@ -154,7 +154,8 @@ def run_folder(measured, tmp_path_factory) -> Path:
     metrics, predictions = measured["ravdess+tess"]
     tone = np.sin(np.arange(SAMPLING_RATE) / 10).astype(np.float32)
     examples = dict.fromkeys(metrics["emotions"], tone)
-    report.write_report(folder, metrics, predictions, HISTORY, examples, SAMPLING_RATE)
+    report.write_scores(folder, metrics, predictions)
+    report.write_report(folder, metrics, HISTORY, examples, SAMPLING_RATE)
     write_card(folder)
     return folder
 

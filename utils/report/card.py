@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from utils.data.corpora import CORPORA, PUBLISHED_CORPORA
+from utils.data.corpora import CORPORA
 from utils.data.custom_corpus import CUSTOM_LICENSE
 from utils.runtime import PROJECT_ROOT, write_text
 
@@ -65,7 +65,7 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
         model_id=published_as or local,
         card_data=card_data(run, name).to_yaml().strip(),
         corpus_names=[corpus["name"] for corpus in run["corpora"]],
-        has_own_clips=any(corpus["license"] == CUSTOM_LICENSE for corpus in run["corpora"]),
+        has_own_clips=_has_own_clips(run),
         license_note=_license(run)[1],
         scores_row=_scores_row,
         group_cells=_group_cells,
@@ -106,7 +106,7 @@ def card_data(run: dict, name: str) -> ModelCardData:
         for key, metric_type, metric_name in _SCORES
     ]
     return ModelCardData(
-        language="en" if all(name in PUBLISHED_CORPORA for name in names) else None,
+        language=None if _has_own_clips(run) else "en",  # that of all corpora of the kit
         library_name=run["model"]["library"],
         pipeline_tag="audio-classification",
         tags=[
@@ -127,6 +127,11 @@ def card_data(run: dict, name: str) -> ModelCardData:
     )
 
 
+def _has_own_clips(run: dict) -> bool:
+    """Return whether the user's own recordings are among the training data."""
+    return any(corpus["license"] == CUSTOM_LICENSE for corpus in run["corpora"])
+
+
 def _license(run: dict) -> tuple[dict, str]:
     """Return the licence fields of the front matter, and a sentence that explains them."""
     used = {corpus["license"]: corpus["license_url"] for corpus in run["corpora"]}
@@ -140,7 +145,7 @@ def _license(run: dict) -> tuple[dict, str]:
             f"{corpora} for non-commercial use only, and so are models trained on them: these weights are "
             "for non-commercial research and teaching, under the terms of every licence above"
         )
-    if CUSTOM_LICENSE in used:
+    if _has_own_clips(run):
         others = f"{note}, and under" if len(used) > 1 else "The weights are under"
         fields = {"license": "other", "license_name": "terms-of-the-recordings"}
         return fields, f"{others} the terms of the user's own clips."

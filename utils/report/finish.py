@@ -110,7 +110,6 @@ def report_run(
     elif protocol in SINGLE_MODEL:
         parts = predictions["validation"], predictions["test"]
         metrics["calibration"] = describe_temperature_scaling(*parts, emotions)
-    metrics["duration_seconds"] = time.perf_counter() - started
     save_reference_predictions(folder, reference, model.predict_proba(reference))
     write_scores(folder, metrics, predictions["test"])
     if protocol in SINGLE_MODEL and model.explain:
@@ -124,9 +123,7 @@ def report_run(
         with optional_step("results by subgroup", metrics):
             add_subgroups_and_errors(folder, metrics, predictions["test"], final)
     metrics["duration_seconds"] = time.perf_counter() - started
-    write_report(
-        folder, metrics, predictions["test"], metrics["training"]["history"], pictures, SAMPLING_RATE
-    )
+    write_report(folder, metrics, metrics["training"]["history"], pictures, SAMPLING_RATE)
     write_card(folder)
     return metrics
 

@@ -119,22 +119,19 @@ def describe_calibration(
 def write_report(
     folder: Path,
     metrics: dict,
-    predictions: pd.DataFrame,
     history: list[dict],
     examples: dict[str, np.ndarray],
     sampling_rate: int,
 ) -> None:
-    """Write predictions.csv, the figures, the code and metrics.json of a run.
+    """Write the figures, the code and the completed metrics.json of a run, after its `write_scores`.
 
     Args:
         folder: the run's folder.
         metrics: plain JSON data with `emotions` and `test`.
-        predictions: a `prediction_table`.
         history: log entries with `epoch` and any of `loss`, `eval_loss`, `eval_uar`; without any, no curves.
         examples: emotion -> waveform, to be drawn.
         sampling_rate: of the examples, in Hz.
     """
-    write_scores(folder, metrics, predictions)
     with optional_step("figures", metrics):
         from utils.report.figures import draw_figures  # Matplotlib is for the end of a run
 
@@ -144,7 +141,7 @@ def write_report(
 
 
 def write_scores(folder: Path, metrics: dict, predictions: pd.DataFrame) -> None:
-    """Write metrics.json and predictions.csv, so that a later fault cannot lose them."""
+    """Write what was scored to metrics.json and predictions.csv, so that no later fault can lose it."""
     write_text(folder / "predictions.csv", predictions.to_csv(index=False))
     write_json(folder / "metrics.json", metrics)
 

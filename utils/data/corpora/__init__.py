@@ -14,23 +14,11 @@ from utils.data.corpora.tess import TESS
 CORPORA = {corpus.name: corpus for corpus in (RAVDESS, RAVDESS_SONG, TESS, DEMO)}
 """Name -> corpus. `custom_corpus` adds the user's recordings."""
 
-PUBLISHED_CORPORA = tuple(CORPORA)
-"""Names of the corpora that come with the kit, all of them in English."""
-
 REAL_CORPORA = tuple(name for name in CORPORA if name != "demo")
 
 _PARSERS = tuple(corpus.parse for corpus in CORPORA.values())
 
-__all__ = [
-    "AUDIO_SUFFIXES",
-    "CORPORA",
-    "PUBLISHED_CORPORA",
-    "REAL_CORPORA",
-    "Archive",
-    "Clip",
-    "Corpus",
-    "parse_clip",
-]
+__all__ = ["AUDIO_SUFFIXES", "CORPORA", "REAL_CORPORA", "Archive", "Clip", "Corpus", "parse_clip"]
 
 
 def parse_clip(path: str | PurePath) -> Clip | None:
