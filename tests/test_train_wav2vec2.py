@@ -323,7 +323,9 @@ def train_on_two_machines(folder: Path, *options: str) -> str:
             machines.append(subprocess.Popen(command, cwd=PROJECT, stdout=printed, stderr=printed))
     codes = [machine.wait(timeout=900) for machine in machines]
     printed = [(folder / f"machine {rank}" / "printed.txt").read_text() for rank in range(2)]
-    assert codes == [0, 0], printed[0][-3000:] + printed[1][-3000:]
+    # The process that fails first prints its traceback first; the others lose the connection to it.
+    tracebacks = [text[text.find("Traceback") :][:3000] for text in printed]
+    assert codes == [0, 0], "\n".join(tracebacks)
     return printed[0]
 
 

@@ -42,7 +42,14 @@ class Frames:
 
 
 def _open_memmap(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """Map a file; create it with zeros if it does not exist or has another size."""
+    """Map a file; create it with zeros if it does not exist or has another size.
+
+    Several processes may do this at once. `np.memmap` with mode "w+" would cut the file that another process
+    has just created to length 0; setting the length of a new file does not.
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
-    return np.memmap(path, dtype, mode, shape=shape)
+    with path.open("ab") as file:
+        if path.stat().st_size not in (0, size):
+            file.truncate(0)
+        file.truncate(size)
+    return np.memmap(path, dtype, "r+", shape=shape)
