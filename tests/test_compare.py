@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from conftest import PROJECT
 from sklearn.metrics import balanced_accuracy_score
-from statsmodels.stats.contingency_tables import mcnemar
 
 from utils.compare import (
     ENSEMBLE,
@@ -107,10 +106,9 @@ def test_two_folds_have_a_column_each(runs):
 def test_pairs_are_tested_on_the_same_clips_with_holm_correction(runs):
     tests = paired_tests(runs).set_index("pair")
     assert len(tests) == 3
-    weak, strong = (run.predictions["predicted"] == run.predictions["emotion"] for run in runs[:2])
-    table = pd.crosstab(weak, strong)
-    assert tests.loc["weak - strong", "McNemar p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
-    assert tests.loc["weak - strong", "Holm p"] == pytest.approx(3 * tests["McNemar p"].min())
+    # Each of the six speakers is classified better by the strong model: 2 of 64 assignments are as extreme.
+    assert tests.loc["weak - strong", "permutation p"] == pytest.approx(2 / 64)
+    assert tests.loc["weak - strong", "Holm p"] == pytest.approx(3 * tests["permutation p"].min())
     low, high = map(float, tests.loc["weak - strong", "95 % interval"].split(" to "))
     assert low <= tests.loc["weak - strong", "UAR points"] <= high < 0
 
@@ -147,7 +145,7 @@ def test_the_command_writes_table_and_figure_and_updates_a_page(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n")
-    assert "| strong |" in text and "old" not in text and "McNemar" not in text
+    assert "| strong |" in text and "old" not in text and "permutation" not in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv", "bars.png"}
     assert pd.read_csv(tmp_path / "out" / "table.csv")["run"].iloc[-1] == ENSEMBLE
 

@@ -1,4 +1,4 @@
-"""Scores equal those of scikit-learn, intervals a plain bootstrap over speakers; latency, calibration.
+"""Scores equal those of scikit-learn; latency, calibration.
 
 Run: python -m pytest tests/evaluation/test_metrics.py
 """
@@ -16,7 +16,6 @@ from utils.evaluation.calibration import (
     scale_temperature,
 )
 from utils.evaluation.emotion_metric import EmotionMetric
-from utils.evaluation.intervals import speaker_intervals
 from utils.evaluation.latency import measure_latency
 from utils.evaluation.metrics import score
 
@@ -104,7 +103,7 @@ def test_score_equals_scikit_learn():
     references, _ = random_clips(120, 4)
     probabilities = random_probabilities(120, 4)
     speakers = [f"ravdess-{clip % 6:02d}" for clip in range(120)]
-    scores = score(references, probabilities, EMOTIONS, speakers)
+    scores = score(references, probabilities, EMOTIONS, speakers, ["ravdess"] * 120)
     predictions = probabilities.argmax(axis=1)
     assert scores["loss"] == pytest.approx(sklearn_metrics.log_loss(references, probabilities))
     assert scores["uar"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(references, predictions))
@@ -117,59 +116,8 @@ def test_score_equals_scikit_learn():
 
 
 def test_an_error_with_probability_one_has_a_large_finite_loss():
-    scores = score([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]), ("happy", "sad"), ["a", "b"])
+    scores = score([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]), ("happy", "sad"), ["a", "b"], ["tess"] * 2)
     assert 100 < scores["loss"] < np.inf
-
-
-# ---------------------------------------------------------------------------------------------------
-# Intervals
-
-
-def test_intervals_are_reproducible_and_contain_the_score():
-    references, predictions = random_clips(300, 4)
-    speakers = [f"actor-{clip % 10}" for clip in range(300)]
-    intervals = speaker_intervals(references, predictions, speakers, 4)
-    assert intervals == speaker_intervals(references, predictions, speakers, 4)
-    scores = compute(references, predictions, 4)
-    for name, (low, high) in intervals.items():
-        assert low < scores[name] < high
-
-
-def test_one_speaker_has_no_interval():
-    assert speaker_intervals([0, 1], [0, 0], ["tess-YAF"] * 2, 2) == {"accuracy": None, "uar": None}
-
-
-def test_differences_between_speakers_widen_the_interval():
-    speakers = np.repeat([f"actor-{number:02d}" for number in range(10)], 40)
-    references = np.arange(400) % 2
-    by_speaker = np.repeat(np.arange(10) % 2 == 0, 40)  # half of the speakers always correct, half never
-    by_chance = np.random.default_rng(0).permutation(by_speaker)
-    width = {}
-    for name, correct in {"by_speaker": by_speaker, "by_chance": by_chance}.items():
-        intervals = speaker_intervals(references, np.where(correct, references, 1 - references), speakers, 2)
-        width[name] = {score: high - low for score, (low, high) in intervals.items()}
-    for name in ("accuracy", "uar"):
-        assert width["by_speaker"][name] > 3 * width["by_chance"][name]
-
-
-def test_intervals_equal_a_slow_plain_bootstrap():
-    references, predictions = random_clips(60, 3, seed=1)
-    speakers = np.array(list("cabed"))[np.random.default_rng(2).integers(5, size=60)]
-    references[np.isin(speakers, ["a", "b", "c"])] = 0  # so some resamples lack an emotion
-    num_resamples, seed = 300, 5
-    names = sorted(set(speakers))
-    accuracies, uars, num_incomplete = [], [], 0
-    for draw in np.random.default_rng(seed).integers(len(names), size=(num_resamples, len(names))):
-        rows = np.concatenate([np.flatnonzero(speakers == names[speaker]) for speaker in draw])
-        true, predicted = references[rows], predictions[rows]
-        occurring = sorted(set(true))
-        num_incomplete += len(occurring) < 3
-        accuracies.append(np.mean(true == predicted))
-        uars.append(np.mean([np.mean(predicted[true == label] == label) for label in occurring]))
-    assert num_incomplete > 0
-    intervals = speaker_intervals(references, predictions, speakers, 3, num_resamples, seed)
-    assert intervals["accuracy"] == pytest.approx(np.percentile(accuracies, [2.5, 97.5]).tolist())
-    assert intervals["uar"] == pytest.approx(np.percentile(uars, [2.5, 97.5]).tolist())
 
 
 # ---------------------------------------------------------------------------------------------------

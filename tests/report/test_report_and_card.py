@@ -384,7 +384,7 @@ def test_the_test_scores_can_be_computed_from_the_predictions_alone(run_folder):
     def compute_scores(rows: pd.DataFrame) -> dict:
         references = [emotions.index(emotion) for emotion in rows["emotion"]]
         probabilities = rows[[f"p_{emotion}" for emotion in emotions]].to_numpy()
-        return score(references, probabilities, emotions, rows["speaker"].tolist())
+        return score(references, probabilities, emotions, rows["speaker"].tolist(), rows["corpus"].tolist())
 
     assert compute_scores(table) == metrics["test"]
     assert {name: compute_scores(rows) for name, rows in table.groupby("corpus")} == metrics[
@@ -496,16 +496,19 @@ def test_the_tables_contain_the_values_of_metrics_json(run_folder):
     test, per_corpus = metrics["test"], metrics["test_per_corpus"]
     assert f"(UAR) of **{percent(test['uar'])} %**" in card
     assert "chance is 14.3 %" in card and "5 speakers who are not in the training data" in card
+    low, high = per_corpus["ravdess"]["intervals"]["uar"]
+    bounds = {
+        "all": "(no interval: too few speakers)",
+        "RAVDESS speech": f"[{percent(low)}, {percent(high)}]",
+    }
+    bounds["TESS"] = bounds["all"]
     for title, scores in {"all": test, "RAVDESS speech": per_corpus["ravdess"]}.items():
-        low, high = scores["intervals"]["uar"]
         cells = row_of(card, title)
-        assert cells[1:4] == [
-            str(scores["clips"]),
-            str(scores["speakers"]),
-            f"{percent(scores['uar'])} [{percent(low)}, {percent(high)}]",
-        ]
+        uar = f"{percent(scores['uar'])} {bounds[title]}"
+        assert cells[1:4] == [str(scores["clips"]), str(scores["speakers"]), uar]
         assert cells[5:] == [percent(scores["macro_f1"]), f"{scores['loss']:.3f}"]
-    assert row_of(card, "TESS")[3].endswith("(one speaker: no interval)")
+    assert row_of(card, "TESS")[3].endswith(bounds["TESS"])
+    assert "There is none over all test clips, because a corpus with a single test speaker" in card
     for emotion, scores in test["per_emotion"].items():
         figures = [percent(scores[name]) for name in ("recall", "precision", "f1")]
         assert row_of(card, emotion) == [emotion, *figures, str(scores["support"])]

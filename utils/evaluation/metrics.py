@@ -52,7 +52,11 @@ def label_scores(references: Sequence[int], predictions: Sequence[int], num_labe
 
 
 def score(
-    references: Sequence[int], probabilities: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]
+    references: Sequence[int],
+    probabilities: np.ndarray,
+    emotions: Sequence[str],
+    speakers: Sequence[str],
+    corpora: Sequence[str],
 ) -> dict:
     """Return the scores of a model on a set of clips; this is the `test` block of metrics.json.
 
@@ -60,11 +64,11 @@ def score(
         references: true label per clip, (num_clips,).
         probabilities: float array (num_clips, num_emotions), rows sum to 1.
         emotions: label names.
-        speakers: speaker id per clip, for the intervals.
+        speakers, corpora: speaker id and corpus per clip, for the intervals.
 
     Returns:
         `SCORES`, `loss` (mean cross-entropy in nats), `per_emotion`, `confusion_matrix`, `intervals`
-        (95 %, over speakers), `clips`, `speakers`.
+        (see `speaker_intervals`), `clips`, `speakers`.
     """
     references = np.asarray(references)
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -74,5 +78,5 @@ def score(
     # log(0) is avoided with the smallest normal number, so that a certain error has a finite loss.
     scores["loss"] = float(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean())
     scores["per_emotion"] = dict(zip(emotions, scores.pop("per_label"), strict=True))
-    scores["intervals"] = speaker_intervals(references, predictions, speakers, len(emotions))
+    scores["intervals"] = speaker_intervals(references, predictions, speakers, corpora, len(emotions))
     return scores | {"clips": len(references), "speakers": len(set(speakers))}

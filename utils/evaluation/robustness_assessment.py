@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from utils.evaluation.intervals import speaker_intervals, uar_difference
+from utils.evaluation.intervals import clip_intervals, uar_difference
 from utils.evaluation.metrics import score
 from utils.evaluation.perturbations import PERTURBATIONS
 from utils.evaluation.perturbed_clips import CLEAN, draw_clips, skipped_perturbations
@@ -60,11 +60,11 @@ def assess_robustness(
     """
     drawn = draw_clips(clips, seed)
     references = drawn["emotion"].map(list(emotions).index).to_numpy()
-    speakers = drawn["speaker"].tolist()
+    speakers, corpora = drawn["speaker"].tolist(), drawn["corpus"].tolist()
     _check_probabilities(probabilities, (len(drawn), len(emotions)))
-    clean = _describe_clean(references, probabilities[CLEAN], emotions, speakers)
+    clean = _describe_clean(references, probabilities[CLEAN], emotions, speakers, corpora)
     perturbations = {
-        name: _describe_perturbation(name, references, probabilities, emotions, speakers, clean)
+        name: _describe_perturbation(name, references, probabilities, emotions, speakers, corpora, clean)
         for name in probabilities
         if name != CLEAN
     }
@@ -87,20 +87,22 @@ def _check_probabilities(probabilities: dict[str, np.ndarray], shape: tuple[int,
 
 
 def _describe_clean(
-    references: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]
+    references: np.ndarray,
+    probabilities: np.ndarray,
+    emotions: Sequence[str],
+    speakers: Sequence[str],
+    corpora: Sequence[str],
 ) -> dict:
     """Return the results on the unchanged clips.
 
     Returns:
-        `uar`, its `interval` (over clips for a single speaker), `chance`, `above_chance`, and `recall`
-        (emotion -> recall, None where it does not occur).
+        `uar`, its `interval` (over clips where there is none over speakers), `chance`, `above_chance`, and
+        `recall` (emotion -> recall, None where it does not occur).
     """
-    scores = score(references, probabilities, emotions, speakers)
+    scores = score(references, probabilities, emotions, speakers, corpora)
     interval = scores["intervals"]["uar"]
-    if interval is None and len(references) > 1:
-        clip_ids = range(len(references))
-        predictions = probabilities.argmax(axis=1)
-        interval = speaker_intervals(references, predictions, clip_ids, len(emotions))["uar"]
+    if interval is None:
+        interval = clip_intervals(references, probabilities.argmax(axis=1), len(emotions))["uar"]
     chance = 1 / len(np.unique(references))
     return {
         "uar": scores["uar"],
@@ -117,26 +119,29 @@ def _describe_perturbation(
     probabilities: dict[str, np.ndarray],
     emotions: Sequence[str],
     speakers: Sequence[str],
+    corpora: Sequence[str],
     clean: dict,
 ) -> dict:
     """Return the results under one perturbation.
 
     Returns:
-        `group`, `description`, `uar`, `uar_difference` (perturbed - clean), its `interval` (None for one
-        speaker), `unchanged` (share of predictions that stay the same), `recall` (emotion -> recall),
-        `threshold` (`name`, `min_unchanged`, `max_uar_loss`, or None) and `verdict`: "passed", "failed",
+        `group`, `description`, `uar`, `uar_difference` (perturbed - clean), its `interval` (None as in
+        `speaker_intervals`), `unchanged` (share of predictions that stay the same), `recall` (emotion ->
+        recall), `threshold` (`name`, `min_unchanged`, `max_uar_loss`, or None) and `verdict`: "passed",
+        "failed", "not decidable" (the loss of UAR is beyond the threshold, part of its interval is not),
         "inconclusive" (the model is not better than chance) or "not tested" (no threshold).
     """
     perturbation = PERTURBATIONS[name]
-    scores = score(references, probabilities[name], emotions, speakers)
+    scores = score(references, probabilities[name], emotions, speakers, corpora)
     perturbed, unperturbed = (np.argmax(probabilities[key], axis=1) for key in (name, CLEAN))
     threshold = perturbation.threshold
+    interval, _ = uar_difference(references, perturbed, unperturbed, speakers, corpora, len(emotions))
     result = {
         "group": perturbation.group,
         "description": perturbation.description,
         "uar": scores["uar"],
         "uar_difference": scores["uar"] - clean["uar"],
-        "interval": uar_difference(references, perturbed, unperturbed, speakers, len(emotions)),
+        "interval": interval,
         "unchanged": float((perturbed == unperturbed).mean()),
         "recall": {emotion: row["recall"] for emotion, row in scores["per_emotion"].items()},
         "threshold": {"name": threshold} | THRESHOLDS[threshold] if threshold else None,
@@ -149,12 +154,18 @@ def _verdict(result: dict, above_chance: bool) -> str:
         return "not tested"
     if not above_chance:
         return "inconclusive"
-    return "failed" if _exceeds_uar_loss(result) or _changes_too_many(result) else "passed"
+    if _exceeds_uar_loss(result) or _changes_too_many(result):
+        return "failed"
+    limit = result["threshold"]["max_uar_loss"]
+    return (
+        "not decidable" if limit is not None and -result["uar_difference"] > limit + _TOLERANCE else "passed"
+    )
 
 
 def _exceeds_uar_loss(result: dict) -> bool:
-    limit = result["threshold"]["max_uar_loss"]
-    return limit is not None and -result["uar_difference"] > limit + _TOLERANCE
+    """Return whether the whole interval of the loss is beyond the threshold."""
+    limit, interval = result["threshold"]["max_uar_loss"], result["interval"]
+    return limit is not None and interval is not None and -interval[1] > limit + _TOLERANCE
 
 
 def _changes_too_many(result: dict) -> bool:

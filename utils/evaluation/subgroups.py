@@ -54,25 +54,22 @@ def describe_group(rows: pd.DataFrame, emotions: Sequence[str]) -> dict:
         emotions: label names.
 
     Returns:
-        `clips`, `speakers`, `uar`, `accuracy`, the 95 % `interval` of the UAR, and `resampling_unit`:
-        "speakers", or "clips" for a single speaker, whose interval does not extend to other speakers.
+        `clips`, `speakers`, `uar`, `accuracy`, the 95 % `interval` of the UAR, and its `sampling_unit`:
+        "speakers", or "clips" where there are too few speakers for `speaker_intervals`; such an interval does
+        not extend to other speakers.
     """
     references, predictions = _labels(rows, emotions)
-    speakers = rows["speaker"].tolist()
-    several_speakers = len(set(speakers)) > 1
-    intervals = (
-        speaker_intervals(references, predictions, speakers, len(emotions))
-        if several_speakers
-        else clip_intervals(references, predictions, len(emotions))
-    )
+    speakers, corpora = rows["speaker"].tolist(), rows["corpus"].tolist()
+    over_speakers = speaker_intervals(references, predictions, speakers, corpora, len(emotions))["uar"]
+    over_clips = None if over_speakers else clip_intervals(references, predictions, len(emotions))["uar"]
     correct = references == predictions
     return {
         "clips": len(rows),
         "speakers": len(set(speakers)),
         "uar": float(correct.groupby(references).mean().mean()),
         "accuracy": float(correct.mean()),
-        "interval": intervals["uar"],
-        "resampling_unit": "speakers" if several_speakers else "clips",
+        "interval": over_speakers or over_clips,
+        "sampling_unit": "speakers" if over_speakers else "clips",
     }
 
 
@@ -92,7 +89,7 @@ def describe_subgroups(predictions: pd.DataFrame, emotions: Sequence[str]) -> di
         `speakers`: the same, lowest UAR first, with `gender` and `corpora`; `worst_speaker`: the first name.
         `recall`: corpus -> emotion -> gender -> recall, None if there is no such clip.
         `tests`: see `_test_genders`.
-        `limitations`: one sentence per failed test, and one per corpus with inconclusive tests.
+        `limitations`: one sentence per failed test, and one per corpus whose tests decide nothing.
     """
     speakers = {
         name: describe_group(rows, emotions)
@@ -137,14 +134,16 @@ def _recall_by_gender(rows: pd.DataFrame, emotions: Sequence[str]) -> dict[str, 
 def _test_genders(corpus: str, rows: pd.DataFrame, emotions: Sequence[str]) -> list[dict]:
     """Test the differences between women and men in one corpus: that of UAR, then those of the recalls.
 
-    A model that is not distinguishable from chance passes no test, because its results may be equal for all
-    speakers without being correct for any.
+    A test is passed if the whole interval of the difference is within the threshold, and failed if the whole
+    interval is beyond it: with two women and two men, the difference itself exceeds a threshold for nearly
+    every model that is equally good for both. A model that is not distinguishable from chance passes no test,
+    because its results may be equal for all speakers without being correct for any.
 
     Returns:
         For each test `corpus`, `name` ("UAR", or "recall of" an emotion), `threshold`, `difference` (women -
         men, None if there is nothing to compare), its 95 % `interval` over speakers (None with fewer than two
-        speakers of a gender), `verdict` ("passed", "failed", "inconclusive" or "not measurable"), and the
-        `reason` of the last two verdicts, else None.
+        speakers of a gender), `verdict` ("passed", "failed", "not decidable", "inconclusive" or "not
+        measurable"), and the `reason` of the last three verdicts, else None.
     """
     recall = _recall_by_gender(rows, emotions)
     differences = {
@@ -162,16 +161,19 @@ def _test_genders(corpus: str, rows: pd.DataFrame, emotions: Sequence[str]) -> l
     at_chance = _no_better_than_chance(rows, emotions)
     not_comparable = _missing_genders(rows) or "no emotion with clips of both genders"
     known = rows[rows["gender"].isin(GENDERS)]
+    few = f"too few speakers ({_count_genders(known)})"
     tests = []
     for name, threshold, difference, test_emotions in compared:
         verdict, reason, interval = "not measurable", not_comparable, None
         if difference is not None:
             interval = _gap_interval(known[known["emotion"].isin(test_emotions)], emotions)
-            verdict, reason = "passed", None
-            if abs(difference) > threshold + _TOLERANCE:
-                verdict = "failed"
+            verdict, reason = "not decidable", few
+            if interval and max(interval[0], -interval[1]) > threshold + _TOLERANCE:
+                verdict, reason = "failed", None
             elif at_chance:
                 verdict, reason = "inconclusive", at_chance
+            elif interval and max(map(abs, interval)) <= threshold + _TOLERANCE:
+                verdict, reason = "passed", None
         test = {"corpus": corpus, "name": name, "threshold": threshold, "difference": difference}
         tests.append(test | {"interval": interval, "verdict": verdict, "reason": reason})
     return tests
@@ -195,14 +197,23 @@ def _missing_genders(rows: pd.DataFrame) -> str | None:
     return f"no test clips of {' or '.join(missing)}" if missing else None
 
 
+def _count_genders(rows: pd.DataFrame) -> str:
+    """Return for example "2 women, 3 men": the speakers of the rows."""
+    speakers = rows.drop_duplicates("speaker")["gender"]
+    return ", ".join(f"{(speakers == gender).sum()} {_GENDER_NOUNS[gender]}" for gender in GENDERS)
+
+
 def _limitations(tests: list[dict]) -> list[str]:
-    """Return a sentence per failed test, and one per corpus with inconclusive tests."""
+    """Return a sentence per failed test, and one per corpus whose tests decide nothing."""
     sentences = {}  # a dictionary keeps the order and drops repeated sentences
     for test in tests:
         title = CORPORA[test["corpus"]].title if test["corpus"] in CORPORA else test["corpus"]
         if test["verdict"] == "inconclusive":
             sentence = f"On {title}, {test['reason']}: the comparison of women and men is inconclusive."
             sentences[sentence] = None
+        if test["verdict"] == "not decidable" and test["name"] == "UAR":
+            sentence = f"On {title}, whether the UAR differs between women and men is not decidable with "
+            sentences[sentence + f"{test['reason']}."] = None
         if test["verdict"] != "failed":
             continue
         worse, better = ("women", "men") if test["difference"] < 0 else ("men", "women")

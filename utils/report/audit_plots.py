@@ -135,7 +135,7 @@ def plot_groups(groups: dict[str, dict], title: str) -> Figure:
     for row, group in enumerate(groups.values()):
         _plot_uar(axes, row, group, BLUE)
     axes.set_yticks(range(len(groups)), [f"{name} (n={group['clips']})" for name, group in groups.items()])
-    units = " or ".join(dict.fromkeys(group["resampling_unit"] for group in groups.values()))
+    units = " or ".join(dict.fromkeys(group["sampling_unit"] for group in groups.values()))
     axes.set(xlim=(0, 100), ylim=(len(groups) - 0.4, -0.6), title=title)
     axes.set(xlabel=f"UAR (%), line: 95 % interval over {units}", ylabel="Group (number of clips)")
     axes.grid(axis="x", alpha=0.3)

@@ -180,7 +180,7 @@ def _scores_row(scores: dict) -> str:
         bounds = (
             f" [{_percent(interval[0])}, {_percent(interval[1])}]"
             if interval
-            else " (one speaker: no interval)"
+            else " (no interval: too few speakers)"
         )
         cells.append(_percent(scores[key]) + bounds)
     return " | ".join([*cells, _percent(scores["macro_f1"]), f"{scores['loss']:.3f}"])

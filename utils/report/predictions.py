@@ -56,6 +56,7 @@ def score_predictions(predictions: pd.DataFrame, emotions: Sequence[str]) -> dic
         predictions[[f"p_{emotion}" for emotion in emotions]].to_numpy(),
         emotions,
         predictions["speaker"].tolist(),
+        predictions["corpus"].tolist(),
     )
 
 
