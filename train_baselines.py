@@ -62,20 +62,19 @@ if __name__ == "__main__":  # a wrong option ends here, before the slow imports
 
 import numpy as np
 import pandas as pd
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from utils.app import save_skops
-from utils.data import load_clips, plan_models, selection_groups, selection_unit
-from utils.evaluation import permutation_importance, predict_perturbed
+from utils.data import load_clips, plan_models, selection_folds, selection_unit
+from utils.evaluation import calibrate_logits, permutation_importance, platt_scaling, predict_perturbed
 from utils.features import extract, extract_all, extract_table, feature_groups, normalize_speakers
 from utils.hub import TrainingRun
 from utils.report import TrainedModel, wants_robustness
@@ -116,7 +115,7 @@ def build_model(name: str, num_features: int, seed: int):
 
 
 def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed: int):
-    """Return (fitted pipeline with `predict_proba`, chosen hyper-parameters).
+    """Return (fitted model with `predict_proba`, chosen hyper-parameters).
 
     Args:
         features: (num_clips, num_features) of the training clips.
@@ -125,16 +124,15 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
             are no more than three training speakers; under `random` over clips.
     """
     _, pipeline, grid = build_model(name, features.shape[1], seed)
-    groups = selection_groups(rows, protocol)
-    folds = GroupKFold(min(4, groups.nunique())) if protocol != "random" else 4
+    emotions, folds = rows["emotion"], selection_folds(rows, protocol, seed)
     with tempfile.TemporaryDirectory() as cache:
         if "pca" in pipeline.named_steps:  # it takes far longer than the steps after it
             pipeline.set_params(memory=cache)
         search = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=folds, n_jobs=-1)
-        search.fit(features, rows["emotion"], groups=groups)
+        search.fit(features, emotions)
     model = search.best_estimator_.set_params(memory=None)
-    if not hasattr(model, "predict_proba"):  # a support vector machine: Platt scaling
-        model = CalibratedClassifierCV(model, ensemble=False, n_jobs=-1).fit(features, rows["emotion"])
+    if not hasattr(model, "predict_proba"):  # a support vector machine: Platt scaling, by the same folds
+        model = platt_scaling(model, features, emotions, folds)
     return model, search.best_params_
 
 
@@ -201,11 +199,14 @@ def train(
     plan, emotions, seed = run.plan, run.clips.emotions, run.options.seed
     last_fold, groups = list(plan.folds)[-1], list(feature_groups(choice.features).values())
     for fold, split in run.unfinished():
-        # Validation clips only set the temperature that the card reports.
         train_rows, test_rows = (split[split["split"] == part] for part in ("train", "test"))
         begun = time.perf_counter()
         model, chosen = fit(name, features[train_rows.index], train_rows, run.data.protocol, seed)
-        facts = {"seconds": time.perf_counter() - begun, "chosen": chosen, "importance": None}
+        facts = {"chosen": chosen, "importance": None}
+        validation = split.index[split["split"] == "validation"]
+        probabilities = predict_proba(model, features[validation], emotions)
+        facts["temperature"] = calibrate_logits(model, split, probabilities)
+        facts["seconds"] = time.perf_counter() - begun
         if split is plan.final:  # what is scored is what was saved
             model, trusted, megabytes = save_skops(model, run.folder)
         if fold == last_fold:  # once is enough: it takes as long as the training

@@ -93,11 +93,13 @@ from utils.cnn import (
     build_callbacks,
     build_segments,
     describe_layers,
+    divide_logits,
     grad_cam,
     select_device,
     to_history,
 )
 from utils.data import SAMPLING_RATE, Waveforms, build_dataset, load_clips, plan_models
+from utils.evaluation import fit_temperature
 from utils.hub import TrainingRun
 from utils.report import TrainedModel
 from utils.runtime import interruptible, logger
@@ -219,6 +221,9 @@ def main(
     for name, split in run.unfinished():
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         classifier, progress = train(name, run, dataset, model, training)
+        clips = tqdm(Waveforms(dataset["validation"]), "Predicting the validation clips")
+        temperature = fit_temperature(split, predict_proba(classifier, clips))
+        divide_logits(classifier, temperature)
         # What is scored is what was saved, loaded back, one whole clip at a time.
         file = (run.folder if split is plan.final else run.checkpoints_of(name)) / "model.keras"
         classifier.save(file)
@@ -228,6 +233,7 @@ def main(
             lambda part, rows, saved=saved, dataset=dataset: predict_proba(
                 saved, tqdm(Waveforms(dataset[part]), f"Predicting the {part} clips")
             ),
+            {"temperature": temperature},
         )
         if split is not plan.final:
             shutil.rmtree(run.checkpoints_of(name))

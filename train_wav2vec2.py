@@ -151,7 +151,6 @@ import torch
 from accelerate import PartialState
 from datasets import DatasetDict
 from scipy.special import softmax
-from sklearn.metrics import balanced_accuracy_score
 from transformers import Trainer
 
 from utils.data import SAMPLING_RATE, build_dataset, load_clips, plan_models
@@ -169,7 +168,7 @@ from utils.encoders import (
     shares_disk_with_main,
     training_arguments,
 )
-from utils.evaluation import fit_temperature, occlude
+from utils.evaluation import fit_temperature, mean_uar, occlude
 from utils.hub import TrainingRun
 from utils.onnx_export import export_and_compare, require_onnx
 from utils.report import TrainedModel
@@ -214,7 +213,7 @@ def main(
         classifier = trainer = saved = None  # frees those of the previous fold
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         candidates, classifier, trainer = train(job, name, split, dataset)
-        facts = select(dataset["validation"]["label"], candidates)
+        facts = select(split, candidates)
         if split is plan.final or facts["kept"] == "fine-tuned":
             saved = job.save(name, classifier, facts)
         run.score(name, partial(job.predict_part, name, dataset, saved, facts), facts)
@@ -247,7 +246,9 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
         checkpoint = find_checkpoint(folder, job.checkpoint, resumes, job.shared)
         job.resumed = checkpoint is not None
         callbacks = [OnSaveCallback(run.uploader)] if run.uploader else []
-        trainer, adapted = build_trainer(classifier, train, validation, job.tuning, job.args, callbacks)
+        trainer, adapted = build_trainer(
+            classifier, train, validation, job.tuning, job.args, callbacks, dataset["validation"]["corpus"]
+        )
         fine_tune(trainer, checkpoint)  # ends with the weights of the best epoch
         logits = trainer.predict(validation).predictions
         if np.isfinite(logits).all():
@@ -261,16 +262,17 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
     return candidates, classifier, trainer
 
 
-def select(truth: list[int], candidates: dict[str, np.ndarray]) -> dict:
+def select(split: pd.DataFrame, candidates: dict[str, np.ndarray]) -> dict:
     """Return which stage has the better validation UAR, and the temperature that calibrates it."""
+    rows = split[split["split"] == "validation"]
     uar = {
-        stage: balanced_accuracy_score(truth, probabilities.argmax(axis=1))
+        stage: mean_uar(rows["label"], probabilities.argmax(axis=1), rows["corpus"])
         for stage, probabilities in candidates.items()
     }
     kept = max(uar, key=uar.get)  # the probe, if they are equal
     scores = ", ".join(f"{stage} {100 * each:.1f} %" for stage, each in uar.items())
     logger.info("Validation UAR: %s. Kept: %s", scores, kept)
-    temperature = fit_temperature(np.asarray(truth), candidates[kept])
+    temperature = fit_temperature(split, candidates[kept])
     return {"kept": kept, "temperature": temperature, "validation_uar": uar}
 
 
@@ -288,7 +290,6 @@ def describe(job: EncoderJob, saved: torch.nn.Module, trainer: Trainer | None) -
         | {"resumed": job.resumed, "num_processes": job.args.world_size},
         packages=("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface_hub"),
         device=describe_device(job.args.device.type),
-        temperatures={name: facts["temperature"] for name, facts in run.facts.items()},
         explain=lambda waveform, label: occlude(deployed.predict_proba, waveform, SAMPLING_RATE, label),
         sections=sections,
     )

@@ -81,10 +81,15 @@ def test_tess_is_tested_on_the_other_speaker_and_validated_on_other_words(tess):
     assert "OA_bite_neutral" in set(bites["clip"]) and bites["split"].nunique() == 1
 
 
-def test_several_corpora_are_split_like_each_corpus_alone(ravdess, tess):
+def test_nobody_who_trains_validates_where_others_can(ravdess, tess):
     both = whole_split("ravdess", "tess")
     separate = pd.concat([ravdess[ravdess["emotion"] != "calm"], tess])
-    assert both.set_index("clip")["split"].to_dict() == separate.set_index("clip")["split"].to_dict()
+    expected = separate.set_index("clip")["split"].mask(
+        separate.set_index("clip")["speaker"] == "tess-OAF", "train"
+    )
+    assert both.set_index("clip")["split"].to_dict() == expected.to_dict()
+    assert speakers(both, "validation") == actors(19, 20)
+    assert (both["speaker"] == "tess-OAF").sum() == 1400
     known = speakers(both, "train") | speakers(both, "validation")
     assert not known & speakers(both, "test")
 
@@ -267,7 +272,10 @@ def test_the_description_contains_the_numbers_of_clips_minutes_and_speakers(ravd
         ("loso", ("ravdess",), 24),
         ("loso", ("ravdess", "ravdess_song"), 24),
         ("loso", ("tess",), 2),
+        ("loso", ("ravdess", "tess"), 26),
+        ("folds", ("ravdess", "ravdess_song"), 6),
         ("cross-corpus", ("ravdess", "tess"), 2),
+        ("cross-corpus", ("ravdess", "ravdess_song", "tess"), 2),
     ],
 )
 def test_each_clip_is_in_one_test_fold_whose_training_data_do_not_include_its_speaker(
@@ -299,6 +307,14 @@ def test_cross_corpus_folds_train_and_validate_without_the_tested_corpus():
         assert name not in set(fold["corpus"][fold["split"] != "test"])
 
 
+def test_a_speaker_of_tess_is_left_out_while_the_other_one_trains():
+    folds = split_folds(table_of("ravdess", "tess"), "loso", common_emotions("ravdess", "tess"))
+    assert speakers(folds["tess-OAF"], "train") == actors(*range(1, 25)) - actors(19, 20) | {"tess-YAF"}
+    assert speakers(folds["tess-OAF"], "validation") == actors(19, 20)
+    assert speakers(folds["ravdess-24"], "validation") == actors(1, 2)
+    assert {"tess-OAF", "tess-YAF"} < speakers(folds["ravdess-24"], "train")
+
+
 def test_the_saved_model_of_a_run_with_folds_is_trained_on_all_speakers_except_validation():
     final = split_final(table_of("ravdess"), EMOTIONS)
     assert speakers(final, "validation") == actors(19, 20)
@@ -320,7 +336,15 @@ def test_the_hold_out_protocol_tests_and_saves_the_same_model(ravdess):
 
 @pytest.mark.parametrize(
     ("protocol", "corpora", "message"),
-    [("folds", ("ravdess", "tess"), "one of the --corpora"), ("cross-corpus", ("tess",), "at least two")],
+    [
+        ("folds", ("ravdess", "tess"), "expected one corpus at a time, got ravdess tess"),
+        ("cross-corpus", ("tess",), "expected at least two corpora, got tess"),
+        (
+            "cross-corpus",
+            ("ravdess", "ravdess_song"),
+            "got ravdess ravdess_song; ravdess and ravdess_song have the same speakers and count as one",
+        ),
+    ],
 )
 def test_protocols_that_do_not_fit_the_number_of_corpora_are_refused(protocol, corpora, message):
     with pytest.raises(InputError, match=message):

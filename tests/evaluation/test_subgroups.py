@@ -15,7 +15,8 @@ from utils.evaluation.calibration import (
     accuracy_at_coverage,
     brier_score,
     calibration_scores,
-    describe_temperature_scaling,
+    fit_temperature,
+    scale_temperature,
 )
 from utils.evaluation.error_analysis import analyse_errors, most_confused_pair
 from utils.evaluation.intervals import uar_gap
@@ -293,22 +294,33 @@ def test_coverage_starts_with_the_most_confident_clips():
     assert scores["coverage_curve"] == curve
 
 
-def test_the_temperature_of_the_validation_clips_corrects_overconfidence():
-    clips = make_clips()
+def test_the_temperature_comes_from_validation_speakers_who_do_not_train():
+    """Clips of a speaker who trains are all correct; probabilities fitted on them would be overconfident."""
     generator = np.random.default_rng(3)
-    draws = generator.dirichlet(np.ones(4), size=(2, len(clips)))
-    references = np.array([[generator.choice(4, p=row) for row in part] for part in draws])
-    overconfident = draws**3 / (draws**3).sum(axis=2, keepdims=True)  # logits three times as large
-    tables = [
-        prediction_table(clips.assign(label=labels), probabilities, EMOTIONS, "holdout")
-        for labels, probabilities in zip(references, overconfident, strict=True)
-    ]
-    scaling = describe_temperature_scaling(*tables, EMOTIONS)
-    assert scaling["temperature"] == pytest.approx(3, rel=0.3) and scaling["applied"] is False
-    for name in ("ece", "brier_score"):
-        assert scaling["after"][name] < scaling["before"][name]
-    assert scaling["before"]["brier_score"] == pytest.approx(brier_score(references[1], overconfident[1]))
-    json.dumps(scaling, allow_nan=False)
+    draws = generator.dirichlet(np.ones(4), size=600)
+    labels = np.array([generator.choice(4, p=row) for row in draws])
+    overconfident = draws**3 / (draws**3).sum(axis=1, keepdims=True)  # logits three times as large
+    unseen = pd.DataFrame({"split": "validation", "speaker": "b", "label": labels})
+    seen = pd.DataFrame({"split": "validation", "speaker": "a", "label": [0] * 600})
+    train = pd.DataFrame({"split": "train", "speaker": "a", "label": [0]})
+    certain = np.tile([0.97, 0.01, 0.01, 0.01], (600, 1))
+    alone = fit_temperature(pd.concat([train, unseen]), overconfident)
+    assert alone == pytest.approx(3, rel=0.2)
+    both = fit_temperature(pd.concat([seen, unseen, train]), np.concatenate([certain, overconfident]))
+    assert both == alone
+    assert fit_temperature(pd.concat([seen, train]), certain) == 1.0
+    before, after = (
+        calibration_scores(labels, probabilities)["ece"]
+        for probabilities in (overconfident, scale_temperature(overconfident, alone))
+    )
+    assert after < before / 2
+
+
+def test_clips_that_are_all_correct_do_not_make_every_probability_0_or_1():
+    split = pd.DataFrame({"split": "validation", "speaker": "b", "label": np.arange(40) % 4})
+    probabilities = np.where(np.eye(4)[split["label"]] == 1, 0.7, 0.1)
+    assert fit_temperature(split, probabilities) == pytest.approx(0.5, abs=1e-3)
+    assert scale_temperature(probabilities, 0.5).max() < 0.95
 
 
 # ---------------------------------------------------------------------------------------------------

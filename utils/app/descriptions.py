@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.app.predictor import temperature_to_apply
-from utils.evaluation.calibration import scale_temperature
-
 DEFAULT_THRESHOLD = 0.5
 """Confidence threshold for runs without calibration results."""
 
@@ -84,7 +81,7 @@ def read_test_confidences(folder: Path, run: dict) -> pd.DataFrame | None:
         run: as returned by `predictor.read_run`.
 
     Returns:
-        `confidence` (0..1, scaled as by `predictor.load_predictor`) and `correct` (bool) of each clip, or
+        `confidence` (0..1) and `correct` (bool) of each clip, or
         None if the run has no predictions.csv.
     """
     path = folder / "predictions.csv"
@@ -92,7 +89,6 @@ def read_test_confidences(folder: Path, run: dict) -> pd.DataFrame | None:
         return None
     rows = pd.read_csv(path, float_precision="round_trip")
     probabilities = rows[[f"p_{emotion}" for emotion in run["emotions"]]].to_numpy()
-    probabilities = scale_temperature(probabilities, temperature_to_apply(run))
     return pd.DataFrame(
         {"confidence": probabilities.max(axis=1), "correct": rows["emotion"] == rows["predicted"]}
     )
@@ -134,17 +130,11 @@ def describe_test(run: dict) -> str:
 
 def describe_calibration(run: dict) -> str:
     """Return whether the probabilities are calibrated, and their calibration error on the test clips."""
-    calibration = run.get("calibration")
-    if not calibration:
-        return (
-            "The probabilities are not calibrated: of the predictions with a probability of 80 %, more or "
-            "fewer than 80 % may be correct."
-        )
-    error = 100 * calibration["after"]["ece"]
-    where = "" if calibration["applied"] else "on this page, not in the saved model, "
+    calibration = run["calibration"]
+    how = "not calibrated" if calibration["temperature"] == 1 else "calibrated on validation clips"
     return (
-        f"The probabilities are calibrated {where}on validation clips. Their expected calibration error on "
-        f"the test clips is {error:.1f} percentage points; on other recordings it is larger."
+        f"The probabilities are {how}. Their expected calibration error on the test clips is "
+        f"{100 * calibration['after']['ece']:.1f} percentage points; on other recordings it is larger."
     )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from utils.app.loading import load_model
 from utils.data.audio import SAMPLING_RATE, SILENCE_PEAK
-from utils.evaluation.calibration import scale_temperature
 from utils.runtime import InputError, first_line
 
 WINDOW_SECONDS = 1.5
@@ -61,7 +60,7 @@ def check_single_clip_model(run: dict) -> None:
 
 
 def load_predictor(folder: Path, run: dict) -> Predictor:
-    """Load the model of a run, with temperature scaling if the run has a temperature.
+    """Load the model of a run.
 
     Args:
         folder: the run folder.
@@ -71,20 +70,9 @@ def load_predictor(folder: Path, run: dict) -> Predictor:
         InputError: the model cannot be loaded.
     """
     try:
-        model = load_model(folder, run)
+        return load_model(folder, run)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"the model in {folder} cannot be loaded: {first_line(error)}") from error
-    temperature = temperature_to_apply(run)
-    return lambda waveforms: scale_temperature(model(waveforms), temperature)
-
-
-def temperature_to_apply(run: dict) -> float:
-    """Return the temperature by which the logits of the saved model have to be divided.
-
-    It is 1 if the saved model contains its temperature, and if the run has no calibration.
-    """
-    calibration = run.get("calibration")
-    return calibration["temperature"] if calibration and not calibration["applied"] else 1.0
 
 
 def window_slices(num_samples: int) -> list[slice]:

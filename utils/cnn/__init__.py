@@ -4,7 +4,7 @@ from utils.cnn.augmentation import SpectrogramAugmentation
 from utils.cnn.batches import TrainingSegments, WholeClips, build_segments
 from utils.cnn.description import describe_layers, select_device, to_history
 from utils.cnn.grad_cam import grad_cam
-from utils.cnn.training import ResumableTraining, WeightAverage, build_callbacks
+from utils.cnn.training import ResumableTraining, WeightAverage, build_callbacks, divide_logits
 
 __all__ = [
     "ResumableTraining",
@@ -15,6 +15,7 @@ __all__ = [
     "build_callbacks",
     "build_segments",
     "describe_layers",
+    "divide_logits",
     "grad_cam",
     "select_device",
     "to_history",

@@ -108,7 +108,8 @@ class WholeClips(keras.utils.PyDataset):
     """Whole clips in batches of similar length, padded with silence to the longest clip of the batch.
 
     A batch is waveforms, one-hot targets and sample weights as in `TrainingSegments`. With these weights the
-    accuracy is the UAR (unweighted average recall, the mean of the per-emotion recalls).
+    accuracy is the mean of the corpora's UAR (unweighted average recall, the mean of the per-emotion
+    recalls).
 
     Args:
         dataset: a split of `build_dataset`.
@@ -120,7 +121,12 @@ class WholeClips(keras.utils.PyDataset):
         super().__init__(workers=NUM_WORKERS)
         self.waveforms = Waveforms(dataset)
         self.labels = np.asarray(dataset["label"])
-        self.weights = balanced_weights(self.labels, num_emotions)
+        corpora = np.asarray(dataset["corpus"])
+        self.weights = np.empty(len(self.labels), np.float32)
+        for name in np.unique(corpora):
+            rows = corpora == name
+            weights = balanced_weights(self.labels[rows], num_emotions)
+            self.weights[rows] = weights * len(corpora) / (rows.sum() * len(np.unique(corpora)))
         self.num_emotions = num_emotions
         self.batches = np.array_split(
             np.argsort(dataset["num_samples"], kind="stable"), -(-len(dataset) // batch_size)

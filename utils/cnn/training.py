@@ -164,6 +164,12 @@ class ResumableTraining(keras.callbacks.Callback):
             return [arrays[name] for name in arrays.files]
 
 
+def divide_logits(classifier: keras.Model, temperature: float) -> None:
+    """Divide the logits of the last layer, whose softmax then returns calibrated probabilities."""
+    last = classifier.get_layer("convolutional_network").get_layer("emotions")
+    last.set_weights([values / temperature for values in last.get_weights()])
+
+
 def build_callbacks(
     trainee: keras.Model,
     classifier: keras.Model,

@@ -13,7 +13,7 @@ from utils.data.demo import make_demo_corpus
 from utils.data.download import find_corpora
 from utils.data.labels import choose_emotions
 from utils.data.options import DataOptions
-from utils.data.splits import PROTOCOL_WORDS, Plan, select_emotions, split_models
+from utils.data.splits import PROTOCOL_WORDS, Plan, check_protocol, select_emotions, split_models
 from utils.data.table import check_table, read_table
 from utils.runtime import PROJECT_ROOT, logger
 
@@ -50,12 +50,13 @@ def load_clips(options: DataOptions, evaluate_on: Sequence[str] = ()) -> LoadedC
     Raises:
         InputError: a corpus cannot be found, or clips are missing or unusable and not `allow_partial`.
     """
+    custom_files, custom_clips = find_training_corpora(options.train_on, evaluate_on)
+    check_protocol(options.protocol, ["demo"] if options.demo else [*options.corpora, *custom_files])
     if options.demo:
         logger.info("DEMO: synthetic voices. These are not real results.")
         files = find_corpora(["demo"], [make_demo_corpus(PROJECT_ROOT / "data" / "demo")])
     else:
         files = find_corpora(options.corpora, [Path(folder) for folder in options.data_dir])
-    custom_files, custom_clips = find_training_corpora(options.train_on, evaluate_on)
     files |= custom_files
     table, waveforms = read_table(files, options.cache_folder(), custom_clips)
     digests = table["digest"].tolist()

@@ -71,6 +71,7 @@ def encode_clips(
         )
     if with_probes:
         parts = training_parts(plan.models.values(), protocol)
-        fitted = fit_probes(means, table["label"].to_numpy(), parts, len(clips.emotions))
+        labels, corpora = table["label"].to_numpy(), table["corpus"].to_numpy()
+        fitted = fit_probes(means, labels, parts, len(clips.emotions), corpora)
         probes = dict(zip(plan.models, fitted, strict=True))
     return EncodedClips(means, frames, probes, time.perf_counter() - begun)

@@ -1,6 +1,7 @@
 """Fine-tune the last layers of a classifier, or adapters in all of them, and its head."""
 
 import copy
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from utils.encoders.freezing import add_lora, freeze_all_but_last, unpadded_logi
 from utils.encoders.partial_model import FrozenClips, TunedLayers
 from utils.encoders.trainer import EmotionTrainer
 from utils.evaluation.emotion_metric import EmotionMetric
+from utils.evaluation.metrics import mean_uar
 from utils.runtime import interruptible, logger
 
 
@@ -50,12 +52,14 @@ def build_trainer(
     how: FineTuning,
     args: TrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
+    corpora: Sequence[str] | None = None,
 ):
     """Return the Trainer of a classifier, and the model with adapters, still to be merged, if it has any.
 
     Args:
         classifier: a stock classifier; it is changed in place.
         train, validation: the clips, or what the frozen layers computed from them.
+        corpora: of the validation clips; None: all are of one.
     """
     adapted, frozen = None, []
     if how.lora_rank:
@@ -83,18 +87,26 @@ def build_trainer(
         max_samples=max_samples,
         train_dataset=train,
         eval_dataset=validation,
-        compute_metrics=validation_scores,
+        compute_metrics=functools.partial(validation_scores, corpora=corpora),
         callbacks=[EarlyStoppingCallback(how.early_stopping_patience), *callbacks],
     )
     return trainer, adapted
 
 
-def validation_scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    """Return the scores that are shown, and selected on, after each epoch."""
+def validation_scores(
+    prediction: transformers.EvalPrediction, corpora: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Return the scores that are shown, and selected on, after each epoch.
+
+    Args:
+        corpora: of the clips: `uar` is the mean of the corpora's UAR; None: all clips are of one corpus.
+    """
     logits, labels = prediction
     scores = EmotionMetric(keep_in_memory=True).compute(
         predictions=logits.argmax(axis=-1), references=labels, num_labels=logits.shape[-1]
     )
+    if corpora is not None:
+        scores["uar"] = mean_uar(labels, logits.argmax(axis=-1), corpora)
     loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels)).item()
     return {"loss": loss} | {name: scores[name] for name in ("uar", "accuracy", "macro_f1")}
 

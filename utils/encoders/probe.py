@@ -14,12 +14,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from utils.encoders.freezing import exclude_last_state
+from utils.evaluation.metrics import mean_uar
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Candidate values of C, the inverse regularisation strength of scikit-learn, for standardised features."""
@@ -61,7 +61,13 @@ class Probe:
         return _layer_features(means, self.layer, rows) @ self.weights.T + self.bias
 
 
-def fit_probes(means: np.ndarray, labels: np.ndarray, parts: Sequence[Part], num_labels: int) -> list[Probe]:
+def fit_probes(
+    means: np.ndarray,
+    labels: np.ndarray,
+    parts: Sequence[Part],
+    num_labels: int,
+    corpora: Sequence[str] | None = None,
+) -> list[Probe]:
     """Fit a probe for each of several sets of training clips, on all CPU cores.
 
     With several processes, the main process fits and the others receive the result.
@@ -73,17 +79,20 @@ def fit_probes(means: np.ndarray, labels: np.ndarray, parts: Sequence[Part], num
             `splits.selection_groups`. Clips of one group are on the same side of each split of the
             cross-validation that selects layer and C.
         num_labels: every label occurs in every part.
+        corpora: of each clip, (num_clips,): layer and C are selected by the mean of the corpora's UAR; None:
+            all clips are of one corpus.
     """
     probes = [None] * len(parts)
     if PartialState().is_main_process:
-        probes = _fit_probes(means, labels, parts, num_labels)
+        corpora = np.zeros(len(labels)) if corpora is None else np.asarray(corpora)
+        probes = _fit_probes(means, labels, parts, num_labels, corpora)
     return broadcast_object_list(probes)
 
 
-def _fit_probes(means: np.ndarray, labels: np.ndarray, parts: Sequence[Part], num_labels: int) -> list[Probe]:
+def _fit_probes(means, labels, parts: Sequence[Part], num_labels: int, corpora) -> list[Probe]:
     candidates = [*range(means.shape[1]), None]
     blocks = _selection_blocks(parts)
-    choices = _cross_validate_layers(means, labels, parts, dict.fromkeys(blocks), candidates)
+    choices = _cross_validate_layers(means, labels, parts, corpora, dict.fromkeys(blocks), candidates)
     probes = []
     for block, (rows, _) in zip(blocks, parts, strict=True):
         choice = choices[block]
@@ -96,10 +105,12 @@ def _fit_probes(means: np.ndarray, labels: np.ndarray, parts: Sequence[Part], nu
     return probes
 
 
-def _cross_validate_layers(means, labels, parts, blocks, candidates) -> dict[range, np.ndarray]:
+def _cross_validate_layers(means, labels, parts, corpora, blocks, candidates) -> dict[range, np.ndarray]:
     """Return, for each block of parts, the UAR (len(candidates), len(STRENGTHS)) in the cross-validation."""
     scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
-        joblib.delayed(_cross_validate)(_layer_features(means, layer, rows), labels[rows], groups)
+        joblib.delayed(_cross_validate)(
+            _layer_features(means, layer, rows), labels[rows], groups, corpora[rows]
+        )
         for rows, groups in (_common_rows(parts, block) for block in blocks)
         for layer in candidates
     )
@@ -145,13 +156,15 @@ def _row_per_label(values: np.ndarray, num_labels: int) -> np.ndarray:
     return np.vstack([np.zeros_like(values), values]) if num_labels == 2 else values
 
 
-def _cross_validate(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the UAR (len(STRENGTHS),) of the predictions for all held-out groups together."""
+def _cross_validate(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, corpora: np.ndarray
+) -> np.ndarray:
+    """Return the mean UAR of the corpora (len(STRENGTHS),), from predictions for all held-out groups."""
     predictions = np.empty((len(STRENGTHS), len(labels)), dtype=int)
     for train, test in GroupKFold(min(4, len(np.unique(groups)))).split(features, labels, groups):
         for number, (scaler, model) in enumerate(_fit(features[train], labels[train], STRENGTHS)):
             predictions[number, test] = model.predict(scaler.transform(features[test]))
-    return np.array([balanced_accuracy_score(labels, row) for row in predictions])
+    return np.array([mean_uar(labels, row, corpora) for row in predictions])
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[tuple]:

@@ -4,12 +4,20 @@ The functions take true labels, (num_clips,), and probabilities, float (num_clip
 plain data for metrics.json.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_sample_weight
+
+from utils.runtime import logger
 
 NUM_BINS = 15
 """Equally wide confidence bins of the expected calibration error."""
@@ -47,34 +55,6 @@ def calibration_scores(references: Sequence[int], probabilities: np.ndarray) -> 
         "bins": reliability_bins(references, probabilities),
         "coverage_curve": [curve[row] for row in kept],
         "coverage_table": table,
-    }
-
-
-def describe_temperature_scaling(
-    validation: pd.DataFrame, test: pd.DataFrame, emotions: Sequence[str]
-) -> dict[str, float | bool | dict]:
-    """Return the effect of temperature scaling on a model that is saved without it.
-
-    Args:
-        validation: the `predictions.prediction_table` on which the temperature is fitted.
-        test: the `predictions.prediction_table` of the same model that is evaluated.
-        emotions: label names.
-
-    Returns:
-        `temperature`; `applied` (False: the saved model returns the probabilities of `before`); `before` and
-        `after`, the `calibration_scores` of the test clips without and with the temperature.
-    """
-    columns = [f"p_{emotion}" for emotion in emotions]
-    labels = {emotion: label for label, emotion in enumerate(emotions)}
-    temperature = fit_temperature(
-        validation["emotion"].map(labels).to_numpy(), validation[columns].to_numpy()
-    )
-    references, probabilities = test["emotion"].map(labels).to_numpy(), test[columns].to_numpy()
-    return {
-        "temperature": temperature,
-        "applied": False,
-        "before": calibration_scores(references, probabilities),
-        "after": calibration_scores(references, scale_temperature(probabilities, temperature)),
     }
 
 
@@ -148,24 +128,73 @@ def accuracy_at_coverage(references: Sequence[int], probabilities: np.ndarray) -
     ]
 
 
-def fit_temperature(references: Sequence[int], probabilities: np.ndarray) -> float:
+def fit_temperature(split: pd.DataFrame, probabilities: np.ndarray) -> float:
     """Return the temperature T that minimises the cross-entropy of softmax(logits / T) (Guo et al. 2017).
 
+    It is fitted on the validation clips of speakers who do not train. A model is more often correct for a
+    speaker that it has seen, so a temperature from those would make it too confident for others. If all
+    validation speakers train, T is 1.
+
     Args:
-        references: true label per clip, (num_clips,).
-        probabilities: float array (num_clips, num_labels), at T = 1; their logarithms serve as logits.
+        split: table with `split`, `speaker` and `label`.
+        probabilities: float array (num_validation_clips, num_labels), at T = 1, in the order of the table;
+            their logarithms serve as logits.
 
     Returns:
-        T in exp(-3)..exp(3).
+        T in 0.5..20. Without the lower bound, a few clips that are all predicted correctly would make every
+        probability 0 or 1.
     """
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    validation = split[split["split"] == "validation"]
+    unseen = ~validation["speaker"].isin(split["speaker"][split["split"] == "train"]).to_numpy()
+    if not unseen.any():
+        logger.info("The probabilities are not calibrated: every validation speaker also trains")
+        return 1.0
+    logits = np.log(np.maximum(probabilities[unseen], np.finfo(np.float64).tiny))
+    references = validation["label"].to_numpy()[unseen]
     rows = np.arange(len(logits))
 
     def cross_entropy(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
         return float(np.mean(logsumexp(scaled, axis=1) - scaled[rows, references]))
 
-    return float(np.exp(minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
+    bounds = np.log([0.5, 20])
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
+
+
+def calibrate_logits(model, split: pd.DataFrame, probabilities: np.ndarray) -> float:
+    """Divide the logits of a scikit-learn model by a temperature, inside its coefficients.
+
+    Only linear models have logits. A model with `platt_scaling` is calibrated already; the shares of trees
+    and of neighbours stay as they are.
+
+    Args:
+        model: a fitted model.
+        split, probabilities: as in `fit_temperature`.
+
+    Returns:
+        the temperature; 1 for all other models.
+    """
+    last = model[-1] if isinstance(model, Pipeline) else model
+    if not isinstance(last, LinearDiscriminantAnalysis | LogisticRegression):
+        return 1.0
+    temperature = fit_temperature(split, probabilities)
+    last.coef_, last.intercept_ = last.coef_ / temperature, last.intercept_ / temperature
+    return temperature
+
+
+def platt_scaling(model, features: np.ndarray, labels: Sequence, folds: Sequence) -> CalibratedClassifierCV:
+    """Return a classifier that maps the decision values of a scikit-learn model to probabilities.
+
+    Args:
+        model: a pipeline with `decision_function`.
+        features, labels: its training clips; every label has the same weight.
+        folds: (training rows, held-out rows) of each fold. The decision values are those of held-out clips;
+            they must be held out by speaker, as they are when the model is used.
+    """
+    scaled = CalibratedClassifierCV(model, ensemble=False, cv=folds, n_jobs=-1)
+    with warnings.catch_warnings():  # the pipeline takes no weights, it has class weights of its own
+        warnings.filterwarnings("ignore", "Since Pipeline does not appear to accept sample_weight")
+        return scaled.fit(features, labels, compute_sample_weight("balanced", labels))
 
 
 def scale_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

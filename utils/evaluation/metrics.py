@@ -8,7 +8,12 @@ per-emotion recalls (Schuller et al. 2009, "The INTERSPEECH 2009 Emotion Challen
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+)
 
 from utils.evaluation.intervals import speaker_intervals
 
@@ -49,6 +54,17 @@ def label_scores(references: Sequence[int], predictions: Sequence[int], num_labe
         ],
         "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
     }
+
+
+def mean_uar(references: Sequence[int], predictions: Sequence[int], corpora: Sequence[str]) -> float:
+    """Return the mean of the corpora's UAR. Models are selected by it, so that no large corpus decides alone.
+
+    Args:
+        references, predictions, corpora: true label, predicted label and corpus per clip, (num_clips,).
+    """
+    references, predictions, corpora = map(np.asarray, (references, predictions, corpora))
+    rows = [corpora == name for name in np.unique(corpora)]
+    return float(np.mean([balanced_accuracy_score(references[each], predictions[each]) for each in rows]))
 
 
 def score(

@@ -145,18 +145,16 @@ class TrainingRun:
         for part, rows in describe_split(self.plan.models[name]).items():
             logger.info("  %-10s %5d clips by %s", part, rows["clips"], ", ".join(rows["speakers"]))
 
-    def score(
-        self, name: str, predict: Callable[[str, pd.DataFrame], np.ndarray], facts: dict | None = None
-    ) -> None:
+    def score(self, name: str, predict: Callable[[str, pd.DataFrame], np.ndarray], facts: dict) -> None:
         """Predict what is scored of a model: its test clips, and of the published one the validation clips.
 
         Args:
             predict: (part, its rows of the split) -> probabilities (num_clips, num_emotions).
-            facts: plain data about the model. Those of a fold are written with its predictions, so that a
-                resumed run does not train it again.
+            facts: plain data about the model, with the `temperature` that calibrates it. Those of a fold are
+                written with its predictions, so that a resumed run does not train it again.
         """
         split, is_final = self.plan.models[name], self.plan.models[name] is self.plan.final
-        self.facts[name] = facts or {}
+        self.facts[name] = facts
         for part in ("validation", "test") if is_final else ("test",):
             rows = split[split["split"] == part]
             if not len(rows):
@@ -178,6 +176,7 @@ class TrainingRun:
         predictions = {"validation": self._validated, "test": pd.concat(self._tested, ignore_index=True)}
         metrics = report_run(
             self.folder, self.script, sys.argv[1:], self.arguments, self.clips, self.plan, predictions, model,
+            {name: facts["temperature"] for name, facts in self.facts.items()},
             self.started - self.earlier_seconds, wants_robustness(self.data, self.options),
         )  # fmt: skip
         shutil.rmtree(self.folder / "checkpoints")

@@ -50,7 +50,7 @@ def _save_figures(folder: Path, metrics: dict) -> None:
         title = f"UAR by intensity, {CORPORA[corpus].title}"
         figures[f"intensity_{corpus}"] = audit_plots.plot_groups(groups, title)
     if "calibration" in metrics:
-        stages = ("before", "after") if metrics["calibration"]["applied"] else ("before",)
+        stages = ("before", "after")
         curves = {f"{name} scaling": metrics["calibration"][name]["coverage_curve"] for name in stages}
         figures["coverage"] = audit_plots.plot_coverage(curves, 1 / num_emotions)
     folder.mkdir(exist_ok=True)

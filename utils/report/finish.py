@@ -13,7 +13,6 @@ from utils.data.audio import SAMPLING_RATE
 from utils.data.loading import LoadedClips
 from utils.data.options import DataOptions
 from utils.data.splits import SINGLE_MODEL, Plan
-from utils.evaluation.calibration import describe_temperature_scaling
 from utils.evaluation.latency import measure_latency
 from utils.evaluation.robustness import predict_perturbed
 from utils.evaluation.robustness_assessment import assess_robustness
@@ -42,7 +41,6 @@ class TrainedModel:
         about, training: the sections `model` and `training` of metrics.json.
         packages: whose versions are noted.
         device: on which the model runs.
-        temperatures: model name -> temperature that its probabilities are divided by; None: none.
         explain: (waveform, label) -> `grad_cam` or `occlude` of that clip; None: no clip is explained.
         sections: further sections of metrics.json.
         perturbed: perturbation -> probabilities of the perturbed test clips, if they are known already.
@@ -55,7 +53,6 @@ class TrainedModel:
     training: dict
     packages: Sequence[str]
     device: str
-    temperatures: Mapping[str, float] | None = None
     explain: Callable[[np.ndarray, int], dict] | None = None
     sections: dict = field(default_factory=dict)
     perturbed: dict[str, np.ndarray] | None = None
@@ -77,6 +74,7 @@ def report_run(
     plan: Plan,
     predictions: dict[str, pd.DataFrame],
     model: TrainedModel,
+    temperatures: Mapping[str, float],
     started: float,
     robustness: bool,
 ) -> dict:
@@ -87,6 +85,7 @@ def report_run(
         script, command_line, arguments: what was run, with every option.
         predictions: `validation` (of the saved model) and `test`, each a `prediction_table`.
         model: the saved one.
+        temperatures: name of each model of the plan -> the temperature by which its logits were divided.
         started: `time.perf_counter()` at which the run began.
         robustness: whether it is tested.
 
@@ -105,11 +104,7 @@ def report_run(
     metrics |= model.sections
     latency = measure_latency(model.classify, timed, SAMPLING_RATE)
     metrics["latency"] = latency | {"device": model.device}
-    if model.temperatures:
-        metrics["calibration"] = describe_calibration(predictions["test"], emotions, model.temperatures)
-    elif protocol in SINGLE_MODEL:
-        parts = predictions["validation"], predictions["test"]
-        metrics["calibration"] = describe_temperature_scaling(*parts, emotions)
+    metrics["calibration"] = describe_calibration(predictions["test"], emotions, temperatures)
     save_reference_predictions(folder, reference, model.predict_proba(reference))
     write_scores(folder, metrics, predictions["test"])
     if protocol in SINGLE_MODEL and model.explain:

@@ -100,8 +100,8 @@ def describe_calibration(
         temperatures: of each `fold` in it, and last of the published model.
 
     Returns:
-        `temperature` (of the published model), `applied` (True), and the `calibration.calibration_scores` of
-        `before` and `after`.
+        `temperature` (of the published model) and the `calibration.calibration_scores` of `before` and
+        `after`.
     """
     truth = predictions["emotion"].map(list(emotions).index).to_numpy()
     after = predictions[[f"p_{emotion}" for emotion in emotions]].to_numpy()
@@ -110,7 +110,6 @@ def describe_calibration(
         before[rows] = scale_temperature(after[rows], 1 / temperatures[fold])
     return {
         "temperature": list(temperatures.values())[-1],
-        "applied": True,
         "before": calibration_scores(truth, before),
         "after": calibration_scores(truth, after),
     }
