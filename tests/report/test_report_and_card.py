@@ -689,9 +689,12 @@ def test_the_card_states_the_calibration_error(measured, card_of):
     card = card_of(metrics)
     errors = [metrics["calibration"][name]["ece"] for name in ("after", "before")]
     assert errors[0] != errors[1]
-    assert "on the test clips is {} points ({} before scaling)".format(*map(percent, errors)) in card
-    assert "not calibrated" not in card
-    assert "Its probabilities are not calibrated." in card_of(without(metrics, "calibration"))
+    assert f"on the test clips is {percent(errors[0])} points, and larger on other recordings" in card
+    row = "expected calibration error (ECE), points"
+    assert row_of(card, row)[1:3] == [percent(errors[1]), percent(errors[0])]
+    assert "The logits were divided by 1.50" in card and "not scaled" not in card
+    unscaled = metrics | {"calibration": metrics["calibration"] | {"temperature": 1.0}}
+    assert "The logits of this model are not scaled" in card_of(unscaled)
 
     # The error before scaling is that of the probabilities with the temperature removed.
     probabilities = predictions.filter(regex="^p_").to_numpy()

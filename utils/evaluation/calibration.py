@@ -58,6 +58,13 @@ def calibration_scores(references: Sequence[int], probabilities: np.ndarray) -> 
     }
 
 
+def scaling_stages(calibration: dict) -> dict[str, dict]:
+    """Return the `calibration_scores` before and after scaling, by name; one if the temperature is 1."""
+    if calibration["temperature"] == 1:
+        return {"not scaled": calibration["after"]}
+    return {f"{name} scaling": calibration[name] for name in ("before", "after")}
+
+
 def expected_calibration_error(references: Sequence[int], probabilities: np.ndarray) -> float:
     """Return the expected calibration error (ECE), 0 (best) to 1.
 

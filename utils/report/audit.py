@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.data.corpora import CORPORA
+from utils.evaluation.calibration import scaling_stages
 from utils.evaluation.error_analysis import analyse_errors
 from utils.evaluation.subgroups import MAX_RECALL_GAP, describe_subgroups, join_clips
 
@@ -50,8 +51,8 @@ def _save_figures(folder: Path, metrics: dict) -> None:
         title = f"UAR by intensity, {CORPORA[corpus].title}"
         figures[f"intensity_{corpus}"] = audit_plots.plot_groups(groups, title)
     if "calibration" in metrics:
-        stages = ("before", "after")
-        curves = {f"{name} scaling": metrics["calibration"][name]["coverage_curve"] for name in stages}
+        stages = scaling_stages(metrics["calibration"])
+        curves = {name: stage["coverage_curve"] for name, stage in stages.items()}
         figures["coverage"] = audit_plots.plot_coverage(curves, 1 / num_emotions)
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():

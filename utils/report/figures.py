@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from utils.evaluation.calibration import scaling_stages
 from utils.evaluation.perturbations import apply_perturbation
 from utils.report.audio_plots import plot_perturbations, plot_waveforms
 from utils.report.audit_plots import plot_robustness
@@ -43,7 +44,7 @@ def draw_figures(
     if "robustness" in metrics:
         figures |= _draw_robustness(metrics, examples, sampling_rate)
     if "calibration" in metrics:
-        stages = {f"{name} scaling": metrics["calibration"][name] for name in ("before", "after")}
+        stages = scaling_stages(metrics["calibration"])
         figures["reliability"] = plot_reliability(
             {name: stage["bins"] for name, stage in stages.items()},
             {name: stage["ece"] for name, stage in stages.items()},
