@@ -15,8 +15,6 @@ from utils.evaluation.calibration import (
     accuracy_at_coverage,
     brier_score,
     calibration_scores,
-    fit_temperature,
-    scale_temperature,
 )
 from utils.evaluation.error_analysis import analyse_errors, most_confused_pair
 from utils.evaluation.intervals import uar_gap
@@ -292,35 +290,6 @@ def test_coverage_starts_with_the_most_confident_clips():
     scores = calibration_scores(references, probabilities)
     assert [point["coverage"] for point in scores["coverage_table"]] == [1.0, 0.6, 0.2]
     assert scores["coverage_curve"] == curve
-
-
-def test_the_temperature_comes_from_validation_speakers_who_do_not_train():
-    """Clips of a speaker who trains are all correct; probabilities fitted on them would be overconfident."""
-    generator = np.random.default_rng(3)
-    draws = generator.dirichlet(np.ones(4), size=600)
-    labels = np.array([generator.choice(4, p=row) for row in draws])
-    overconfident = draws**3 / (draws**3).sum(axis=1, keepdims=True)  # logits three times as large
-    unseen = pd.DataFrame({"split": "validation", "speaker": "b", "label": labels})
-    seen = pd.DataFrame({"split": "validation", "speaker": "a", "label": [0] * 600})
-    train = pd.DataFrame({"split": "train", "speaker": "a", "label": [0]})
-    certain = np.tile([0.97, 0.01, 0.01, 0.01], (600, 1))
-    alone = fit_temperature(pd.concat([train, unseen]), overconfident)
-    assert alone == pytest.approx(3, rel=0.2)
-    both = fit_temperature(pd.concat([seen, unseen, train]), np.concatenate([certain, overconfident]))
-    assert both == alone
-    assert fit_temperature(pd.concat([seen, train]), certain) == 1.0
-    before, after = (
-        calibration_scores(labels, probabilities)["ece"]
-        for probabilities in (overconfident, scale_temperature(overconfident, alone))
-    )
-    assert after < before / 2
-
-
-def test_clips_that_are_all_correct_do_not_make_every_probability_0_or_1():
-    split = pd.DataFrame({"split": "validation", "speaker": "b", "label": np.arange(40) % 4})
-    probabilities = np.where(np.eye(4)[split["label"]] == 1, 0.7, 0.1)
-    assert fit_temperature(split, probabilities) == pytest.approx(0.5, abs=1e-3)
-    assert scale_temperature(probabilities, 0.5).max() < 0.95
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""Calibration on speakers who do not train, inside the saved model.
+
+Run: python -m pytest tests/evaluation/test_calibration.py
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from utils.data.splits import selection_folds
+from utils.evaluation.calibration import (
+    calibrate_logits,
+    calibration_scores,
+    fit_temperature,
+    platt_scaling,
+    scale_temperature,
+)
+
+
+def test_the_temperature_comes_from_validation_speakers_who_do_not_train():
+    """Clips of a speaker who trains are all correct; probabilities fitted on them would be overconfident."""
+    generator = np.random.default_rng(3)
+    draws = generator.dirichlet(np.ones(4), size=600)
+    labels = np.array([generator.choice(4, p=row) for row in draws])
+    overconfident = draws**3 / (draws**3).sum(axis=1, keepdims=True)  # logits three times as large
+    unseen = pd.DataFrame({"split": "validation", "speaker": "b", "label": labels})
+    seen = pd.DataFrame({"split": "validation", "speaker": "a", "label": [0] * 600})
+    train = pd.DataFrame({"split": "train", "speaker": "a", "label": [0]})
+    certain = np.tile([0.97, 0.01, 0.01, 0.01], (600, 1))
+    alone = fit_temperature(pd.concat([train, unseen]), overconfident)
+    assert alone == pytest.approx(3, rel=0.2)
+    both = fit_temperature(pd.concat([seen, unseen, train]), np.concatenate([certain, overconfident]))
+    assert both == alone
+    assert fit_temperature(pd.concat([seen, train]), certain) == 1.0
+    before, after = (
+        calibration_scores(labels, probabilities)["ece"]
+        for probabilities in (overconfident, scale_temperature(overconfident, alone))
+    )
+    assert after < before / 2
+
+
+def test_clips_that_are_all_correct_do_not_make_every_probability_0_or_1():
+    split = pd.DataFrame({"split": "validation", "speaker": "b", "label": np.arange(40) % 4})
+    probabilities = np.where(np.eye(4)[split["label"]] == 1, 0.7, 0.1)
+    assert fit_temperature(split, probabilities) == pytest.approx(0.5, abs=1e-3)
+    assert scale_temperature(probabilities, 0.5).max() < 0.95
+
+
+def clips_of_speakers(num_speakers: int, seed: int, rare: bool = False) -> tuple[np.ndarray, pd.DataFrame]:
+    """Features of three emotions, with an offset of each speaker, and their table; `rare`: few sad clips."""
+    generator = np.random.default_rng(seed)
+    label = np.tile(np.arange(3), 20 * num_speakers)
+    speaker = np.repeat(np.arange(num_speakers), 60)
+    centres = generator.normal(0, 0.7, (num_speakers, 3, 12))  # how a speaker expresses an emotion
+    features = np.eye(3, 12)[label] + centres[speaker, label] + generator.normal(0, 0.5, (len(label), 12))
+    emotion = np.array(["happy", "sad", "angry"])[label]
+    table = pd.DataFrame({"speaker": speaker, "text": "kids", "label": label, "emotion": emotion})
+    kept = (label != 1) | (generator.random(len(label)) < 0.15) if rare else np.ones(len(label), bool)
+    return features[kept], table[kept].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("model", [LogisticRegression(C=100), LinearDiscriminantAnalysis(solver="lsqr")])
+def test_a_linear_model_contains_its_temperature(model):
+    features, table = clips_of_speakers(10, seed=0)
+    split = table.assign(split=np.where(table["speaker"] < 6, "train", "validation"))
+    train, validation = ((split["split"] == part).to_numpy() for part in ("train", "validation"))
+    pipeline = make_pipeline(StandardScaler(), model).fit(features[train], split["label"][train])
+    before = pipeline.predict_proba(features)
+    temperature = calibrate_logits(pipeline, split, before[validation])
+    assert temperature > 1.2  # without it, too confident for other speakers
+    np.testing.assert_allclose(pipeline.predict_proba(features), scale_temperature(before, temperature))
+
+
+def test_other_models_stay_as_they_are():
+    features, table = clips_of_speakers(4, seed=1)
+    split = table.assign(split=np.where(table["speaker"] < 2, "train", "validation"))
+    model = KNeighborsClassifier().fit(features, table["label"])
+    before = model.predict_proba(features)
+    assert calibrate_logits(model, split, before[(split["split"] == "validation").to_numpy()]) == 1.0
+    np.testing.assert_array_equal(model.predict_proba(features), before)
+
+
+def test_platt_scaling_by_speaker_is_better_calibrated_than_over_clips():
+    features, table = clips_of_speakers(12, seed=2)
+    train = (table["speaker"] < 8).to_numpy()
+    rows, model = table[train], SVC(class_weight="balanced")
+    by_speaker = platt_scaling(
+        model, features[train], rows["emotion"], selection_folds(rows, "holdout", seed=0)
+    )
+    over_clips = CalibratedClassifierCV(model, ensemble=False).fit(features[train], rows["emotion"])
+    loss = [
+        log_loss(table["emotion"][~train], each.predict_proba(features[~train]))
+        for each in (by_speaker, over_clips)
+    ]
+    assert loss[0] < loss[1]
+
+
+def test_platt_scaling_keeps_the_class_weights():
+    """Without them, a rare emotion would be predicted less often than by the support vector machine."""
+    recall = []
+    for seed in range(4):
+        features, table = clips_of_speakers(16, seed=seed, rare=True)
+        train = (table["speaker"] < 10).to_numpy()
+        rows, model = table[train], make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
+        folds = selection_folds(rows, "holdout", seed=0)
+        weighted = platt_scaling(model, features[train], rows["emotion"], folds)
+        plain = CalibratedClassifierCV(model, ensemble=False, cv=folds).fit(features[train], rows["emotion"])
+        sad = ~train & (table["emotion"] == "sad").to_numpy()
+        recall.append([(each.predict(features[sad]) == "sad").mean() for each in (weighted, plain)])
+    weighted, plain = np.mean(recall, axis=0)
+    assert weighted > plain + 0.1
+
+
+def test_the_folds_of_a_random_split_are_shuffled():
+    """Clips are listed by speaker: in blocks, each fold would have speakers of its own."""
+    _, table = clips_of_speakers(8, seed=4)
+    for _, held_out in selection_folds(table.assign(clip=table.index), "random", seed=0):
+        assert table["speaker"].iloc[held_out].nunique() == 8
