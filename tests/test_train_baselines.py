@@ -225,7 +225,7 @@ def test_a_fault_in_the_figures_does_not_cost_the_scores(tmp_path, cache, monkey
     [
         (["--corpora=ravdes"], "ravdes"),
         (["--models=perceptron"], "perceptron"),
-        (["--demo", "--protocol=cross-corpus"], "at least two --corpora"),
+        (["--demo", "--protocol=cross-corpus"], "at least two corpora"),
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
     ],
 )

@@ -167,7 +167,7 @@ def test_with_folds_each_clip_is_tested_once_by_a_model_that_was_trained_without
     [
         (["--corpora=ravdes"], "ravdes"),
         (["--num_train_epochs=many"], "many"),
-        (["--demo", "--protocol=cross-corpus"], "at least two --corpora"),
+        (["--demo", "--protocol=cross-corpus"], "at least two corpora"),
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
     ],
 )
@@ -187,7 +187,8 @@ def clips(num_clips: int) -> Dataset:
     lengths = generator.integers(8_000, 40_000, num_clips)
     waveforms = [generator.normal(size=length).astype(np.float32) * 0.1 for length in lengths]
     labels = [0] * (num_clips - 4) + [1, 1, 2, 2]
-    return Dataset.from_dict({"waveform": waveforms, "num_samples": lengths.tolist(), "label": labels})
+    columns = {"waveform": waveforms, "num_samples": lengths.tolist(), "label": labels}
+    return Dataset.from_dict(columns | {"corpus": ["ravdess"] * num_clips})
 
 
 def segments(dataset: Dataset, **options) -> TrainingSegments:
@@ -231,6 +232,17 @@ def test_the_weighted_accuracy_of_the_validation_batches_is_the_uar():
     assert len(labels) == 50 and lengths == sorted(lengths)
     accuracy = np.average(np.equal(predictions, labels), weights=weights)
     assert accuracy == pytest.approx(balanced_accuracy_score(labels, predictions), abs=1e-6)
+
+
+def test_with_several_corpora_it_is_the_mean_of_their_uar():
+    dataset = clips(50)
+    corpora = ["tess"] * 40 + ["ravdess"] * 10
+    dataset = dataset.remove_columns("corpus").add_column("corpus", corpora)
+    validation = WholeClips(dataset, 3, batch_size=50)
+    _, targets, weights = validation[0]
+    rows, labels = validation.batches[0], targets.argmax(axis=1)
+    predictions = np.where(np.array(corpora)[rows] == "tess", labels, (labels + 1) % 3)
+    assert np.average(predictions == labels, weights=weights) == pytest.approx(0.5)
 
 
 # ---- Resuming ----

@@ -64,6 +64,21 @@ def test_clips_outside_the_training_part_have_no_influence():
     np.testing.assert_array_equal(before.weights, after.weights)
 
 
+def test_the_layer_is_selected_by_all_corpora_not_by_the_largest():
+    """One speaker has four of five clips: layer 1 suits her, layer 2 the five speakers of the other corpus."""
+    generator = np.random.default_rng(5)
+    means, labels, groups = speakers_and_clips(6, layer=2)
+    rows = np.concatenate([np.repeat(np.flatnonzero(groups == 0), 20), np.flatnonzero(groups != 0)])
+    means, labels, groups = means[rows], labels[rows], groups[rows]
+    corpora = np.where(groups == 0, "large", "small")
+    for layer, corpus in ((1, "large"), (2, "small")):
+        noise = np.where(corpora == corpus, 0.3, 1.6)[:, None]
+        means[:, layer] = np.eye(16)[labels] + noise * generator.standard_normal((len(labels), 16))
+    part = [(np.arange(len(labels)), groups)]
+    assert fit_probes(means, labels, part, NUM_LABELS)[0].layer == 1
+    assert fit_probes(means, labels, part, NUM_LABELS, corpora)[0].layer == 2
+
+
 def test_the_cross_validation_is_split_by_speaker():
     """Labels that depend only on the speaker cannot be predicted for other speakers."""
     generator = np.random.default_rng(0)
