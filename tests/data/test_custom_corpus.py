@@ -95,6 +95,42 @@ def test_a_folder_per_emotion_is_one_unknown_speaker_and_never_tested(tmp_path, 
         split_models(table, "holdout", CORPORA["custom-clips"].emotions)
 
 
+def two_sessions(tmp_path: Path, voices: list[Path]) -> list[Path]:
+    """Two folders with other clips of the same six people, whose names are written differently."""
+    folders = []
+    for number, spelling in enumerate(("demo-{}", " DEMO_{}")):
+        folder = tmp_path / f"session{number + 1}"
+        folder.mkdir()
+        rows = ["file,emotion,speaker"]
+        for path in voices[number::2]:
+            shutil.copyfile(path, folder / path.name)
+            rows.append(f"{path.name},{parse_clip(path).emotion},{spelling.format(path.stem[-2:])}")
+        (folder / "labels.csv").write_text("\n".join(rows))
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.parametrize("protocol", ["holdout", "folds", "loso"])
+def test_a_person_in_two_folders_is_on_one_side_of_the_split(tmp_path, voices, protocol, caplog):
+    with caplog.at_level("INFO"):
+        files, clips = find_custom_corpora("--train_on", two_sessions(tmp_path, voices))
+    assert "one person: 'demo-01' of custom-session1 and 'DEMO_01' of custom-session2" in caplog.text
+    table, _ = check_table(read_table(files, tmp_path / "cache", clips)[0], allow_partial=False)
+    assert table["speaker"].nunique() == 6
+    folds, _, _ = split_models(table, protocol, CORPORA["custom-session1"].emotions)
+    for fold in folds.values():
+        assert (fold.groupby(fold["clip"].str[-2:])["split"].nunique() == 1).all()
+        assert set(fold["split"]) == {"train", "validation", "test"}
+    with pytest.raises(InputError, match="custom-session1 and custom-session2 have the same speakers"):
+        split_models(table, "cross-corpus", CORPORA["custom-session1"].emotions)
+
+
+def test_equal_names_in_two_folders_can_be_different_people(tmp_path, voices, caplog):
+    folders = two_sessions(tmp_path, voices)
+    _, clips = find_custom_corpora("--train_on", folders, distinct_speakers=True)
+    assert len({clip.speaker for clip in clips.values()}) == 12 and "one person" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

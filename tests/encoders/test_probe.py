@@ -65,7 +65,7 @@ def test_clips_outside_the_training_part_have_no_influence():
 
 
 def test_the_layer_is_selected_by_all_corpora_not_by_the_largest():
-    """One speaker has four of five clips: layer 1 suits her, layer 2 the five speakers of the other corpus."""
+    """One speaker has most clips: layer 1 suits her, layer 2 the five speakers of the other corpus."""
     generator = np.random.default_rng(5)
     means, labels, groups = speakers_and_clips(6, layer=2)
     rows = np.concatenate([np.repeat(np.flatnonzero(groups == 0), 20), np.flatnonzero(groups != 0)])

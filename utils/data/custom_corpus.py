@@ -12,6 +12,7 @@ or, as in the `audiofolder` format of Hugging Face Datasets, from one subfolder 
 
 import codecs
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, Clip, Corpus
 from utils.data.labels import EMOTIONS, find_emotion
+from utils.data.speakers import join_corpora
 from utils.runtime import InputError, first_line, logger, shorten
 
 CUSTOM_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
@@ -52,13 +54,14 @@ _GENDERS = {"f": "female", "m": "male", "female": "female", "male": "male", "wom
 
 
 def find_custom_corpora(
-    option: str, folders: Sequence[Path]
+    option: str, folders: Sequence[Path], distinct_speakers: bool = False
 ) -> tuple[dict[str, list[Path]], dict[Path, Clip]]:
     """Read the labels of folders of recordings and add each folder to `CORPORA`.
 
     Args:
         option: the option that named the folders, for error messages.
         folders: folders of clips, with a table of labels or a subfolder per emotion.
+        distinct_speakers: speakers with the same name in two folders are two people.
 
     Returns:
         files: corpus name -> its audio files, as returned by `download.find_corpora`.
@@ -81,24 +84,56 @@ def find_custom_corpora(
             )
         labels, unknown = _read_table(option, folder, name) or _read_subfolders(option, folder, name)
         _report_unknown_emotions(option, folder, labels, unknown)
-        CORPORA[name] = _make_corpus(name, folder, list(labels.values()))
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
         logger.info("%s: %d clips by %s", folder, len(labels), shorten(speakers))
         files[name] = sorted(labels)
         clips |= labels
+    clips = _merge_speakers(clips, distinct_speakers)
+    known = [clip for clip in clips.values() if not clip.speaker.endswith(f"-{UNKNOWN_SPEAKER}")]
+    samples = join_corpora([clip.corpus for clip in known], [clip.speaker for clip in known])
+    sample_of = {clip.corpus: sample for clip, sample in zip(known, samples, strict=True)}
+    for name, folder in zip(files, folders, strict=True):
+        own = [clip for clip in clips.values() if clip.corpus == name]
+        # Folders with common speakers are split together.
+        speakers = {clip.speaker for clip in known if sample_of[clip.corpus] == sample_of.get(name)}
+        CORPORA[name] = _make_corpus(name, Path(folder), own, sorted(speakers))
     return files, clips
 
 
+def _merge_speakers(clips: dict[Path, Clip], distinct: bool) -> dict[Path, Clip]:
+    """Return the clips with one speaker id for all ways of writing a name, in all folders or (`distinct`) in
+    each, and log who was taken for one person."""
+    first, spellings = {}, {}
+    for path, clip in clips.items():
+        name = clip.speaker.removeprefix(f"{clip.corpus}-")
+        if name == UNKNOWN_SPEAKER:
+            continue
+        spelling = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+        key = (clip.corpus if distinct else "", spelling)
+        clips[path] = dataclasses.replace(clip, speaker=first.setdefault(key, clip.speaker))
+        spellings.setdefault(key, {})[clip.speaker] = f"'{name}' of {clip.corpus}"
+    same = [" and ".join(names.values()) for names in spellings.values() if len(names) > 1]
+    if same:
+        logger.info(
+            "Taken for one person: %s. If equal names are different people: --distinct_speakers true",
+            shorten(same),
+        )
+    return clips
+
+
 def find_training_corpora(
-    train_on: Sequence[str], evaluate_on: Sequence[str]
+    train_on: Sequence[str], evaluate_on: Sequence[str], distinct_speakers: bool = False
 ) -> tuple[dict[str, list[Path]], dict[Path, Clip]]:
     """Return the `find_custom_corpora` of --train_on, and check those of --evaluate_on before the training.
+
+    Args:
+        distinct_speakers: see `find_custom_corpora`.
 
     Raises:
         InputError: as `find_custom_corpora`, for either option; or a file is in both.
     """
     evaluated = {path.resolve() for path in find_custom_corpora("--evaluate_on", evaluate_on)[1]}
-    files, clips = find_custom_corpora("--train_on", train_on)
+    files, clips = find_custom_corpora("--train_on", train_on, distinct_speakers)
     for path in clips:
         if path.resolve() in evaluated:
             raise InputError(f"--evaluate_on: {path} is among the clips of --train_on; name other clips")
@@ -244,8 +279,8 @@ def _make_clip(corpus: str, name: Path, values: dict[str, str], emotion: str) ->
     )
 
 
-def _make_corpus(name: str, folder: Path, clips: list[Clip]) -> Corpus:
-    speakers = sorted({clip.speaker for clip in clips} - {f"{name}-{UNKNOWN_SPEAKER}"})
+def _make_corpus(name: str, folder: Path, clips: list[Clip], speakers: list[str]) -> Corpus:
+    """Return the corpus of a folder; `speakers` are those of all folders that share some with it."""
     can_validate = len(speakers) >= 3  # of two speakers, one trains and the other is tested
     emotions = {clip.emotion for clip in clips}
     return Corpus(
@@ -253,7 +288,7 @@ def _make_corpus(name: str, folder: Path, clips: list[Clip]) -> Corpus:
         title=f"recordings '{folder.resolve().name}'",
         emotions=tuple(emotion for emotion in EMOTIONS if emotion in emotions),
         num_clips=len({clip.clip for clip in clips}),
-        num_speakers=max(1, len(speakers)),
+        num_speakers=len({clip.speaker for clip in clips}),
         sampling_rate=0,
         license=CUSTOM_LICENSE,
         license_url="",

@@ -50,7 +50,9 @@ def load_clips(options: DataOptions, evaluate_on: Sequence[str] = ()) -> LoadedC
     Raises:
         InputError: a corpus cannot be found, or clips are missing or unusable and not `allow_partial`.
     """
-    custom_files, custom_clips = find_training_corpora(options.train_on, evaluate_on)
+    custom_files, custom_clips = find_training_corpora(
+        options.train_on, evaluate_on, options.distinct_speakers
+    )
     check_protocol(options.protocol, ["demo"] if options.demo else [*options.corpora, *custom_files])
     if options.demo:
         logger.info("DEMO: synthetic voices. These are not real results.")

@@ -28,6 +28,10 @@ class DataOptions:
     train_on: list[str] = field(
         default_factory=list, metadata={"help": "Folders of your labelled recordings: train on them too."}
     )
+    distinct_speakers: bool = field(
+        default=False,
+        metadata={"help": "Speakers with the same name in two --train_on folders are different people."},
+    )
     emotions: list[str] = field(
         default_factory=list, metadata={"help": "Labels; by default those that all chosen corpora have."}
     )

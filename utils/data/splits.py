@@ -12,6 +12,7 @@ import pandas as pd
 
 from utils.data.corpora import CORPORA
 from utils.data.custom_corpus import UNKNOWN_SPEAKER
+from utils.data.speakers import join_corpora
 from utils.runtime import InputError, logger, shorten
 
 SPLITS = ("train", "validation", "test")
@@ -150,21 +151,6 @@ def split_models(table: pd.DataFrame, protocol: str, emotions: tuple[str, ...], 
     folds = split_folds(table, protocol, emotions)
     check_split(final, protocol, emotions, needed=("train", "validation"))
     return Plan(folds, folds | {"final": final}, final)
-
-
-def join_corpora(corpora: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
-    """Return the corpus of each clip, where corpora with common speakers are one, under the first's name.
-
-    Args:
-        corpora, speakers: of each clip, (num_clips,).
-    """
-    order = list(dict.fromkeys(corpora))
-    joined, first_corpus = dict(zip(order, order, strict=True)), {}
-    for corpus, speaker in dict.fromkeys(zip(corpora, speakers, strict=True)):
-        pair = joined[corpus], joined[first_corpus.setdefault(speaker, corpus)]
-        first = min(pair, key=order.index)
-        joined = {name: first if root in pair else root for name, root in joined.items()}
-    return np.array([joined[corpus] for corpus in corpora])
 
 
 def selection_unit(rows: pd.DataFrame, protocol: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import permutation_test, t
 from sklearn.metrics import confusion_matrix
 
-from utils.data.splits import join_corpora
+from utils.data.speakers import join_corpora
 
 NUM_RESAMPLES = 9_999
 
