@@ -275,10 +275,11 @@ UNUSUAL_FILES = {
         MP3_WITHOUT_LENGTH,
         FLAC_FROM_PIPE,
     ],
-    "another format inside, such as M4A, WMA, WebM or VOC, text or bare samples": [
+    "another format inside, such as M4A, WMA, WebM, MP2 or VOC, text or bare samples": [
         b"\0\0\0 ftypM4A " + NOISE.tobytes(),
         bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + NOISE.tobytes(),
         b"\x1a\x45\xdf\xa3" + NOISE.tobytes(),
+        (b"\xff\xfd\x88\xc4" + bytes(572)) * 50,  # frames of MPEG layer II
         *[speech(form) for form in ("VOC", "IRCAM", "MAT5", "SVX")],
         *[b"hello\n" * 9999, PCM, NOISE.tobytes(), b"\x7fELF" * 9999],
     ],

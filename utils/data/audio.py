@@ -142,8 +142,8 @@ def _decode(file: BinaryIO) -> tuple[np.ndarray, int]:
     else:
         source = file.fileno() if OPENS_DESCRIPTORS else io.BytesIO(file.read())
     with _SequentialFile(source, closefd=False) as file:
-        if file.format not in FORMATS:
-            raise AudioError(f"not readable as audio (format {file.format}); {CONVERT}")
+        if file.format not in FORMATS or file.subtype in ("MPEG_LAYER_I", "MPEG_LAYER_II"):
+            raise AudioError(f"not readable as audio ({file.format}, {file.subtype}); {CONVERT}")
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise AudioError(
                 f"sampled at {file.samplerate:,} Hz; from {MIN_RATE:,} to {MAX_RATE:,} Hz are decoded"
