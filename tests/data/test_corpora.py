@@ -98,6 +98,18 @@ def test_labels_are_parsed_from_the_name_in_any_folder(folder, path, expected):
     assert " ".join(labels) == expected
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Copy of {}.wav", "copy of {}.wav", "{} (1).wav", "{}(2).wav", "{} 2.wav"),
+        *("{} - Copy.wav", "{} - Copy (2).wav", "{} copy.wav", "{} copy 3.WAV", "Copy of {} (1).mp3"),
+    ],
+)
+@pytest.mark.parametrize("stem", ["03-01-06-02-02-01-12", "OAF_back_angry"])
+def test_a_copy_is_the_clip_itself(stem, name):
+    assert parse_clip(name.format(stem)) == parse_clip(f"{stem}.wav") is not None
+
+
 @pytest.mark.parametrize("actor", range(1, 25))
 def test_odd_actors_are_male_and_speech_and_song_share_speakers(actor):
     speech, song = (parse_clip(f"03-{channel}-03-01-01-01-{actor:02d}.wav") for channel in ("01", "02"))
@@ -116,7 +128,9 @@ def test_odd_actors_are_male_and_speech_and_song_share_speakers(actor):
         "03-04-01-01-01-01-01.wav",  # no such channel
         "01-01-01-01-01-01-01.wav",  # modality 01: audio of the video
         "03-01-01-03-01-01-01.wav",  # no such intensity
-        "03-01-01-01-01-01-01 (1).wav",
+        "03-01-01-01-01-01-01 (a).wav",
+        "03-01-01-01-01-01-01 (٣).wav",
+        "Cover of OAF_back_angry.wav",
         "03-01-01-01-01-01-1٣.wav",  # a non-ASCII digit
         "OAF_bac\u212a_fear.wav",  # the Kelvin sign
         "YAF_dog_\u017fad.wav",  # a long s

@@ -264,6 +264,34 @@ def test_clips_of_unknown_emotions_are_left_out_and_counted_once(corpus_folder, 
         find_custom_corpora("--train_on", [corpus_folder])
 
 
+def test_files_that_are_not_used_are_counted_in_one_line(corpus_folder, tmp_path, voices, caplog):
+    find_custom_corpora("--train_on", [corpus_folder])
+    assert "not used" not in caplog.text
+    for name in ("new.wav", "a.m4a", "b.M4A", ".hidden.m4a", "notes.txt", "__MACOSX/._a.m4a", "clips.7z"):
+        (corpus_folder / name).parent.mkdir(exist_ok=True)
+        (corpus_folder / name).touch()
+    find_custom_corpora("--train_on", [corpus_folder])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        f"{corpus_folder}: not used: 2 .m4a, 1 .7z, 1 .wav files, such as {corpus_folder / 'a.m4a'}; convert "
+        "them to WAV, or list them in the table of labels"
+    )
+    caplog.clear()
+    (tmp_path / "folders" / "angry").mkdir(parents=True)
+    (tmp_path / "folders" / "angry" / "1.amr").touch()
+    with pytest.raises(InputError, match=r"no clip was found \(not used: 1 .amr file, such as .*; convert"):
+        find_custom_corpora("--evaluate_on", [tmp_path / "folders"])
+    shutil.copyfile(voices[0], tmp_path / "folders" / "angry" / "1.wav")
+    _, clips = find_custom_corpora("--evaluate_on", [tmp_path / "folders"])
+    assert len(clips) == 1 and "folders: not used: 1 .amr file" in caplog.text
+
+
+def test_two_folders_whose_names_become_one_are_refused(tmp_path, corpus_folder):
+    folders = [shutil.copytree(corpus_folder, tmp_path / name) for name in ("録音", "записи")]
+    with pytest.raises(InputError, match=r"two folders have the name custom-clips, .* rename one of them"):
+        find_custom_corpora("--train_on", folders)
+
+
 def test_folders_without_labels_are_rejected(corpus_folder, tmp_path, voices):
     (tmp_path / "empty").mkdir()
     shutil.copyfile(voices[0], tmp_path / "lonely.wav")

@@ -149,14 +149,47 @@ def test_a_missing_corpus_lists_places_and_solutions(tmp_path, places):
         assert expected in str(error.value)
 
 
-def test_audio_files_with_unknown_names_are_reported(tmp_path, places):
-    others = write_clips(tmp_path / "EMO-DB", ["03a01Wa.wav", "08a02Ta.wav", "._03a01Wa.wav"])
-    with pytest.raises(InputError, match=r"- --data_dir .*EMO-DB \(2 audio files there have unknown names"):
-        find_corpora(["ravdess"], data_dirs=[others], **places)
-    write_clips(tmp_path / "both", TESS)
-    with pytest.raises(InputError, match=r"no clip of RAVDESS speech") as stop:
-        find_corpora(["ravdess"], data_dirs=[tmp_path / "both"], **places)
-    assert "unknown names" not in str(stop.value)
+def test_files_of_data_dir_that_are_not_used_are_counted_in_one_line(tmp_path, places, caplog):
+    folder = write_clips(tmp_path / "EMO-DB", ["03a01Wa.wav", "08a02Ta.wav", "x.m4a", "clips.rar", *RAVDESS])
+    write_clips(folder, ["._03a01Wa.wav", ".DS_Store", "read me.txt", "LICENSE", "labels.CSV", "x.png"])
+    find_corpora(["ravdess"], data_dirs=[folder], **places)
+    (line,) = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
+    example = folder / "03a01Wa.wav"
+    assert line.startswith(
+        f"--data_dir: not used: 2 .wav, 1 .rar, 1 .m4a files, such as {example}. A clip of"
+    )
+    with pytest.raises(InputError, match=r"- --data_dir .*EMO-DB \(not used: 4 .wav, 1 .rar, 1 .m4a files, "):
+        find_corpora(["tess"], data_dirs=[folder], **places)
+    caplog.clear()
+    find_corpora(["ravdess"], data_dirs=[write_clips(tmp_path / "all", RAVDESS)], **places)
+    assert "not used" not in caplog.text
+
+
+def test_clips_in_other_formats_are_named_before_the_search_goes_on(tmp_path, places, caplog):
+    folder = write_clips(tmp_path / "given", [f"{name[:-4]}.m4a" for name in RAVDESS])
+    write_zip(folder / "a.zip", [f"Actor_01/{TESS[0][:-4]}.wma", f"__MACOSX/._{TESS[0]}"])
+    data = write_clips(places["project_root"] / "data", [f"{TESS[1][:-4]}.m4a", "other.m4a"])
+    write_zip(places["project_root"] / "c.zip", [f"{RAVDESS[0][:-4]}.aac", f"{RAVDESS[0][:-4]}.txt"])
+    for corpus in ("ravdess", "tess"):
+        with pytest.raises(InputError, match="no clip of"):
+            find_corpora([corpus], data_dirs=[folder], **places)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("--data_dir: not used: 2 .m4a, 1 .wma files, such as ")
+    assert lines[1].endswith("given; searching elsewhere")
+    member = places["project_root"] / "c.zip" / f"{RAVDESS[0][:-4]}.aac"
+    assert lines[2] == f"RAVDESS speech: not used: 1 .aac file, such as {member}; convert them to WAV"
+    file = data / f"{TESS[1][:-4]}.m4a"
+    assert lines[5] == f"TESS: not used: 1 .m4a file, such as {file}; convert them to WAV"
+
+
+def test_clips_of_every_format_are_found_and_of_two_formats_the_lossless_one(tmp_path, places, caplog):
+    names = [f"{RAVDESS[0][:-4]}.mp3", f"{RAVDESS[1][:-4]}.OGG", f"Copy of {RAVDESS[1][:-4]}.flac"]
+    folder = write_clips(tmp_path / "given", names)
+    assert names_of(find_corpora(["ravdess"], data_dirs=[folder], **places)["ravdess"]) == [
+        names[0],
+        names[2],
+    ]
+    assert f"not used: 1 .ogg file, such as {folder / names[1]}" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["missing", "notes.txt"])

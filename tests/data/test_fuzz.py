@@ -72,7 +72,13 @@ tess_like = st.builds(
 real_names = st.sampled_from([name for names in WHOLE_CORPORA.values() for name in names])
 suffixes = st.sampled_from([*AUDIO_SUFFIXES, ".WAV", ".Flac", ".wav ", ".wav\0", ".mp3", "", ".", ".ﬂac"])
 any_text = st.binary(max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
-stems = ravdess_like | ravdess_near | tess_like | real_names | any_text
+copies = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", "Copy of "]), real_names, st.sampled_from(["", " - Copy", " (٣)", " (2)"])
+    ),
+)
+stems = ravdess_like | ravdess_near | tess_like | real_names | copies | any_text
 folders = st.sampled_from(["", "Actor_01/", "/", "../", "C:/", "日本/", "a\0b/", "\udce9/"])
 
 
@@ -91,7 +97,7 @@ def test_any_file_name_gives_a_clip_with_valid_attributes_or_none(folder, stem, 
     assert clip.gender in ("male", "female") and clip.intensity in ("normal", "strong")
     assert clip.text.isascii() and clip.text.islower()
     assert clip.text in SENTENCES or corpus.name not in ("ravdess", "ravdess_song", "demo")
-    assert stem.endswith(clip.clip) and clip.clip.isascii()
+    assert clip.clip in stem and clip.clip.isascii()
     # The attributes depend only on the stem, not on the folder and the format.
     assert (
         parse_clip(clip.clip + ".flac") == clip == parse_clip(PurePosixPath("elsewhere", clip.clip + ".wav"))
@@ -223,7 +229,6 @@ AUDIO_FILES = [
         ("AU", "ULAW", 8_000, 1),
         ("CAF", "ALAC_16", 16_000, 1),
         ("W64", "PCM_16", 16_000, 1),
-        ("VOC", "PCM_16", 16_000, 1),
         ("NIST", "PCM_16", 16_000, 1),
     )
 ]

@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from utils.data.truncation import is_mp3_without_length, missing_bytes
+
 SAMPLING_RATE = 16_000
 """Hz. Pretrained encoders of the wav2vec2 family take audio at this rate."""
 
@@ -35,24 +37,46 @@ rejected."""
 MAX_PEAK = 2.0**31
 """Peak of 32-bit integer samples stored as floats. Larger values overflow in power spectra."""
 
-BLOCK_SAMPLES = 2**20
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG")
+"""Those that are decoded. libsndfile decodes others too, such as VOC and MATLAB files; they do not occur in
+corpora, and would be used without an error when their end is cut off."""
+
+BLOCK_SAMPLES = 2**16
 """Samples (over all channels) decoded at a time, so that a false length in a header allocates no more."""
+
+UNKNOWN_LENGTH = 2**63 - 1
+"""Number of samples that libsndfile states for a FLAC file without a length."""
 
 SILENCE_PEAK = 1e-4
 """A clip that deviates less than this from its mean (-80 dB of full scale) is silent. The quietest clips of
 RAVDESS peak at 0.01."""
 
 
+CONVERT = "if other programs play it, convert it to WAV or FLAC"
+"""The cure for files of other formats."""
+
+
 class AudioError(ValueError):
     """Audio that cannot be used. The message gives the reason without a file name."""
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A file that is read from its start to its end.
+
+    Otherwise soundfile seeks after each block, which fails at the end of a FLAC file without a length, as
+    programs write it to a pipe.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 def read_waveform(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decode one clip, mix it to mono and resample it.
 
     Args:
-        source: path or content of a file in any format that libsndfile reads (WAV, AIFF, FLAC, MP3, Ogg ...).
-            The format is detected from the content, not from the suffix.
+        source: path or content of a file in one of `FORMATS`; it is detected from the content, not from the
+            suffix.
 
     Returns:
         float32 array (num_samples,) at 16 kHz, full scale = 1; finite.
@@ -68,15 +92,17 @@ def read_waveform(source: str | os.PathLike | bytes) -> np.ndarray:
             raise AudioError(f"too large: {num_bytes:,} bytes, at most {MAX_FILE_BYTES:,}")
         if not num_bytes:
             raise AudioError("empty file")
-        missing = _missing_bytes(file, num_bytes)
+        missing = missing_bytes(file, num_bytes)
         if missing > 0:
             raise AudioError(f"truncated: its last {missing:,} bytes are missing")
+        if is_mp3_without_length(file):
+            raise AudioError(f"not readable as audio (MP3 of varying bit rate without a length); {CONVERT}")
         file.seek(0)
         try:
             waveform, sampling_rate = _decode(file)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            reason = getattr(error, "error_string", str(error)).rstrip(".")
-            raise AudioError(f"not readable as audio ({reason})") from None
+            reason = getattr(error, "error_string", str(error)).rstrip(".") or "damaged or truncated"
+            raise AudioError(f"not readable as audio ({reason}); {CONVERT}") from None
     _check_samples(waveform, sampling_rate)
     if sampling_rate != SAMPLING_RATE:
         waveform = soxr.resample(waveform, sampling_rate, SAMPLING_RATE, quality="HQ")
@@ -105,7 +131,8 @@ def _decode(file: BinaryIO) -> tuple[np.ndarray, int]:
         sampling_rate: in Hz.
 
     Raises:
-        AudioError: the sampling rate is out of range, or the clip is longer than `MAX_SECONDS`.
+        AudioError: the format is none of `FORMATS`, the sampling rate is out of range, the clip is longer
+            than `MAX_SECONDS`, or the end of a FLAC file is missing.
     """
     # libsndfile gets the file descriptor: a Python object would be called for each piece, under the global
     # lock. It gets no name either, since it would take the suffix for the format. On Windows a descriptor
@@ -114,7 +141,9 @@ def _decode(file: BinaryIO) -> tuple[np.ndarray, int]:
         source = file
     else:
         source = file.fileno() if OPENS_DESCRIPTORS else io.BytesIO(file.read())
-    with soundfile.SoundFile(source, closefd=False) as file:
+    with _SequentialFile(source, closefd=False) as file:
+        if file.format not in FORMATS or file.subtype in ("MPEG_LAYER_I", "MPEG_LAYER_II"):
+            raise AudioError(f"not readable as audio ({file.format}, {file.subtype}); {CONVERT}")
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise AudioError(
                 f"sampled at {file.samplerate:,} Hz; from {MIN_RATE:,} to {MAX_RATE:,} Hz are decoded"
@@ -127,25 +156,6 @@ def _decode(file: BinaryIO) -> tuple[np.ndarray, int]:
             num_samples += len(block)
             if num_samples > MAX_SECONDS * file.samplerate:
                 raise AudioError(f"too long: at most {MAX_SECONDS} s are accepted as one clip")
+        if file.format == "FLAC" and num_samples < file.frames < UNKNOWN_LENGTH:  # cut between two frames
+            raise AudioError(f"truncated: its last {file.frames - num_samples:,} samples are missing")
         return np.concatenate([*blocks, np.zeros(0, np.float32)]), file.samplerate
-
-
-def _missing_bytes(file: BinaryIO, num_bytes: int) -> int:
-    """Return how many bytes of declared sample data a WAV or AIFF file lacks; 0 for other formats.
-
-    libsndfile decodes truncated files without an error. The chunks are walked, since the data chunk may stand
-    anywhere. Declared sizes near 2**31 or 2**32 are ignored: programs that stream to a pipe write them.
-    """
-    file.seek(0)
-    order = {b"RIFF": "little", b"RIFX": "big", b"FORM": "big"}.get(file.read(4))
-    if order is None:
-        return 0
-    position = 12
-    while position + 8 <= num_bytes:
-        file.seek(position)
-        name, size = file.read(4), int.from_bytes(file.read(4), order)
-        position += 8
-        if name in (b"data", b"SSND"):
-            return size - (num_bytes - position) if size < 2**31 - 2**12 else 0
-        position += size + size % 2  # chunks are padded to even lengths
-    return position - num_bytes if position > num_bytes else 0

@@ -23,11 +23,9 @@ from pathlib import Path
 
 from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, Clip, Corpus
 from utils.data.labels import EMOTIONS, find_emotion
+from utils.data.listing import describe_unused, list_files
 from utils.data.speakers import join_corpora
 from utils.runtime import InputError, first_line, logger, shorten
-
-CUSTOM_SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus")
-"""File types of custom corpora; no published corpus uses the last three."""
 
 CUSTOM_LICENSE = "unknown"
 """License of a custom corpus; only its owner knows it."""
@@ -83,7 +81,10 @@ def find_custom_corpora(
                 f"'{folder.name}'; rename one of them"
             )
         labels, unknown = _read_table(option, folder, name) or _read_subfolders(option, folder, name)
-        _report_unknown_emotions(option, folder, labels, unknown)
+        _report_unknown_emotions(option, folder, labels, Counter(unknown.values()))
+        used = set(map(_fold, labels | unknown))
+        if unused := describe_unused(path for path in list_files([folder]) if _fold(path) not in used):
+            logger.warning("%s: %s; convert them to WAV, or list them in the table of labels", folder, unused)
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
         logger.info("%s: %d clips by %s", folder, len(labels), shorten(speakers))
         files[name] = sorted(labels)
@@ -151,8 +152,8 @@ def _report_unknown_emotions(option: str, folder: Path, clips: dict, unknown: Co
     logger.warning("%s: left out are clips of unknown emotions: %s; %s", folder, labels, known)
 
 
-def _read_table(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], Counter] | None:
-    """Return file -> clip and the unknown labels, from the table in a folder; None without a table."""
+def _read_table(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], dict[Path, str]] | None:
+    """Return file -> clip and file -> unknown label, from the table in a folder; None without a table."""
     tables = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in TABLE_SUFFIXES and path.name[0] != "."
     )
@@ -162,7 +163,7 @@ def _read_table(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip
         names = ", ".join(path.name for path in tables)
         raise InputError(f"{option} {folder}: expected one table with the labels, found {names}")
     table = tables[0]
-    clips, unknown, seen, without_speaker = {}, Counter(), set(), None
+    clips, unknown, without_speaker = {}, {}, None
     for number, values in enumerate(_read_rows(option, table), start=2):
         if not any(values.values()):  # Excel writes rows of separators alone
             continue
@@ -170,15 +171,14 @@ def _read_table(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip
         path = _find_file(folder, values["file"])
         if not path:
             raise InputError(f"{option}: {where}: there is no file '{values['file']}' in {folder}")
-        if path in seen:
+        if path in clips or path in unknown:
             raise InputError(f"{option}: {where}: '{values['file']}' is listed twice")
-        seen.add(path)
         if emotion := find_emotion(values["emotion"]):
             clips[path] = _make_clip(corpus, path.relative_to(folder), values, emotion)
         else:
-            unknown[values["emotion"]] += 1
+            unknown[path] = values["emotion"]
         without_speaker = without_speaker or (where if not values["speaker"] else None)
-    if not seen:
+    if not clips and not unknown:
         raise InputError(f"{option}: {table} lists no clip")
     if without_speaker and len({clip.speaker for clip in clips.values()}) > 1:
         raise InputError(
@@ -200,6 +200,11 @@ def _find_file(folder: Path, name: str) -> Path | None:
             if name and is_inside and (folder / spelling).is_file():
                 return folder / spelling
     return None
+
+
+def _fold(path: Path) -> str:
+    """Return the same text for spellings of a path that are one file on some file systems."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
@@ -242,12 +247,13 @@ def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
     ]
 
 
-def _read_subfolders(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], Counter]:
-    """Return file -> clip and the unknown labels; the label is the name of the subfolder with the file."""
-    clips, unknown = {}, Counter()
-    for path in sorted(folder.rglob("*")):
+def _read_subfolders(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], dict[Path, str]]:
+    """Return file -> clip and file -> unknown label; the label is the name of the subfolder with the file."""
+    clips, unknown = {}, {}
+    files = list_files([folder])
+    for path in files:
         parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in CUSTOM_SUFFIXES or any(part[0] == "." for part in parts):
+        if path.suffix.lower() not in AUDIO_SUFFIXES or path.name[0] == ".":
             continue
         if len(parts) < 2:
             raise InputError(
@@ -257,11 +263,12 @@ def _read_subfolders(option: str, folder: Path, corpus: str) -> tuple[dict[Path,
         if emotion := find_emotion(parts[-2]):
             clips[path] = _make_clip(corpus, Path(*parts), {}, emotion)
         else:
-            unknown[parts[-2]] += 1
+            unknown[path] = parts[-2]
     if not clips and not unknown:
+        unused = describe_unused(files)
         raise InputError(
-            f"{option} {folder}: no clip was found; expected a CSV file with file,emotion[,speaker], or a "
-            "folder per emotion"
+            f"{option} {folder}: no clip was found{f' ({unused}; convert them to WAV)' if unused else ''}; "
+            "expected a CSV file with file,emotion[,speaker], or a folder per emotion"
         )
     return clips, unknown
 

@@ -42,7 +42,7 @@ BATCH_CLIPS = 64
 CLOCK_STEP = 2_000_000_000
 """Nanoseconds: the coarsest resolution of file times (FAT)."""
 
-DECODING_VERSION = 1  # increase it with any change that gives other waveforms for the same bytes
+DECODING_VERSION = 2  # increase it with any change that gives other waveforms for the same bytes
 
 
 def file_digest(path: Path) -> str:

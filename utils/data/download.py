@@ -1,16 +1,16 @@
 """Find the clips of corpora on this machine; unpack zips, and download what is missing."""
 
-import os
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path, PurePath, PureWindowsPath
 
 import requests
 from filelock import FileLock
 
-from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, Archive, Corpus, parse_clip
+from utils.data.corpora import AUDIO_SUFFIXES, CORPORA, LOSSY_SUFFIXES, Archive, Corpus, parse_clip
 from utils.data.http import RETRY_WAITS, describe_error, download_archive, mirror_url
+from utils.data.listing import describe_unused, list_files
 from utils.data.unpack import folder_for, opened_zip, unpack
 from utils.runtime import KAGGLE, PROJECT_ROOT, InputError, logger, unpublished_folder
 
@@ -22,6 +22,7 @@ class _Places:
     Attributes:
         data_dirs: the values of `--data_dir`.
         given: the files in `data_dirs`, listed once for all corpora, since network drives are slow.
+        unused: which of them are no clips of the corpora, see `describe_unused`.
         project_data: the folder `data` of the project.
         data: where unpacked and downloaded clips are written.
         kaggle: root of the Kaggle folders.
@@ -29,6 +30,7 @@ class _Places:
 
     data_dirs: list[Path]
     given: list[Path]
+    unused: str
     project_data: Path
     data: Path
     kaggle: Path
@@ -61,7 +63,7 @@ def find_corpora(
     Raises:
         InputError: a corpus was not found, or a `--data_dir`, a zip or a download is invalid.
     """
-    places = _open_places(data_dirs, project_root, kaggle)
+    places = _open_places(data_dirs, names, project_root, kaggle)
     found = {}
     for corpus in (CORPORA[name] for name in names):
         archive = corpus.archive if archives is None else archives.get(corpus.name)
@@ -80,8 +82,10 @@ def find_corpora(
     return found
 
 
-def _open_places(data_dirs: Sequence[Path], project_root: Path, kaggle: Path) -> _Places:
-    """Check and list the data folders.
+def _open_places(
+    data_dirs: Sequence[Path], names: Sequence[str], project_root: Path, kaggle: Path
+) -> _Places:
+    """Check and list the data folders, and log what is in them and no clip of the named corpora.
 
     Raises:
         InputError: a `--data_dir` is neither a folder nor a zip.
@@ -90,8 +94,24 @@ def _open_places(data_dirs: Sequence[Path], project_root: Path, kaggle: Path) ->
     for place in data_dirs:
         if not (place.is_dir() or (place.is_file() and place.suffix.lower() == ".zip")):
             raise InputError(f"--data_dir {place}: expected a folder or zip that exists; correct the path")
+    given = list_files(data_dirs)
+    unused = _describe_others(given, [CORPORA[name] for name in names])
+    if unused:
+        logger.warning(
+            "--data_dir: %s. A clip of %s is used once, by its published name: convert other formats to WAV, "
+            "and give other recordings with --train_on",
+            unused,
+            " or ".join(CORPORA[name].title for name in names),
+        )
     data = project_root / "data"
-    return _Places(data_dirs, _list_files(data_dirs), data, unpublished_folder(data, kaggle), kaggle)
+    return _Places(data_dirs, given, unused, data, unpublished_folder(data, kaggle), kaggle)
+
+
+def _describe_others(files: Sequence[Path], corpora: Sequence[Corpus]) -> str:
+    """Return `describe_unused` of the files, and of the members of zips, that are no clips of the corpora."""
+    files = _with_members(files)
+    used = {clip for corpus in corpora for clip in _clips(files, corpus)}
+    return describe_unused(file for file in files if file not in used)
 
 
 def _search_locally(corpus: Corpus, places: _Places) -> Iterator[tuple[str, list[Path]]]:
@@ -100,20 +120,34 @@ def _search_locally(corpus: Corpus, places: _Places) -> Iterator[tuple[str, list
     if data_dirs:
         place = f"--data_dir {' '.join(map(str, data_dirs))}"
         clips = _clips(places.given, corpus)
-        clips = clips or _clips(_list_files(_unpack_zips(places.given, corpus, data)), corpus)
+        clips = clips or _clips(list_files(_unpack_zips(places.given, corpus, data)), corpus)
         if not clips:
             logger.warning("%s: no clip in %s; searching elsewhere", corpus.title, place)
-            place += _describe_unknown(places.given)
+            place += f" ({places.unused})" if places.unused else ""
         yield place, clips
-    clips = _clips(_list_files([project_data, data]), corpus)
+    files = list_files([project_data, data])
+    clips = _clips(files, corpus)
     candidates = sorted([*project_data.parent.glob("*"), *project_data.glob("*")])
     if _unpack_zips(candidates, corpus, data, loose=clips):
-        clips = _clips(_list_files([project_data, data]), corpus)
+        clips = _clips(list_files([project_data, data]), corpus)
+    if not clips:
+        _warn_of_other_formats([*files, *candidates], corpus)
     yield f"{project_data}, zips there and in {project_data.parent}", clips
     if corpus.kaggle:
         for mount in (corpus.kaggle.split("/")[1], f"datasets/{corpus.kaggle}"):
             place = places.kaggle / "input" / mount
-            yield str(place), _clips(_list_files([place]), corpus)
+            files = list_files([place])
+            if not (clips := _clips(files, corpus)):
+                _warn_of_other_formats(files, corpus)
+            yield str(place), clips
+
+
+def _warn_of_other_formats(files: Iterable[Path], corpus: Corpus) -> None:
+    """Log how many files have the name of a clip of the corpus, and a suffix of no format that is read."""
+    others = {path for path in _with_members(files) if path.suffix.lower() not in AUDIO_SUFFIXES}
+    unused = describe_unused(path for path in sorted(others) if _clips([path.with_suffix(".wav")], corpus))
+    if unused:
+        logger.warning("%s: %s; convert them to WAV", corpus.title, unused)
 
 
 def _search_online(
@@ -145,20 +179,13 @@ def _fetch(corpus: Corpus, archive: Archive, data: Path, retry_waits: Sequence[f
     # deleted.
     partial = data / f"{archive.filename}.partial"
     with FileLock(data / f".{archive.filename}.lock"):
-        if clips := _clips(_list_files([data]), corpus):
+        if clips := _clips(list_files([data]), corpus):
             return clips
         download_archive(archive, partial, retry_waits)
         folder = folder_for(partial, data / Path(archive.filename).stem)
         unpack(partial, folder)
         partial.unlink()
-    return _clips(_list_files([folder]), corpus)
-
-
-def _describe_unknown(files: list[Path]) -> str:
-    """Return how many audio files have a name of no corpus, and one of the names; "" if there are none."""
-    audio = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES and file.name[0] != "."]
-    names = [file.name for file in audio if not parse_clip(file)]
-    return f" ({len(names)} audio files there have unknown names, e.g. {names[0]})" if names else ""
+    return _clips(list_files([folder]), corpus)
 
 
 def _describe_failure(
@@ -173,24 +200,32 @@ def _describe_failure(
     return "\n".join([*lines, "- try the kit without data: --demo"])
 
 
-def _list_files(places: Iterable[Path]) -> list[Path]:
-    """Return the files in `places` and in their subfolders, except hidden and partial folders."""
-    files, visited = set(), set()  # as strings: comparing many paths is slow
-    for place in places:
-        if place.is_file():
-            files.add(str(place))
-        for folder, subfolders, names in os.walk(place, followlinks=True):
-            if (real := os.path.realpath(folder)) in visited:  # circular links, or overlapping places
-                subfolders.clear()
-                continue
-            visited.add(real)
-            subfolders[:] = [name for name in subfolders if name[0] != "." and not name.endswith(".partial")]
-            files.update(os.path.join(folder, name) for name in names)  # noqa: PTH118
-    return sorted(map(Path, files), key=attrgetter("parts"))
-
-
 def _clips(files: Iterable[PurePath], corpus: Corpus) -> list:
-    return [file for file in files if (clip := parse_clip(file)) and clip.corpus == corpus.name]
+    """Return the clips of the corpus among files; of a clip in several formats not the lossy ones."""
+    named = [(file, clip.clip) for file in files if (clip := parse_clip(file)) and clip.corpus == corpus.name]
+    exact = {name for file, name in named if file.suffix.lower() not in LOSSY_SUFFIXES}
+    return [file for file, name in named if name not in exact or file.suffix.lower() not in LOSSY_SUFFIXES]
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and path.name[0] != "."
+
+
+def _with_members(files: Iterable[Path]) -> list[Path]:
+    """Return the files and the members of the zips among them."""
+    files = list(files)
+    for path in filter(_is_zip, files[:]):
+        with contextlib.suppress(InputError):  # raised where the zip is unpacked
+            files += _members(path)
+    return files
+
+
+def _members(zip_path: Path) -> list[Path]:
+    """Return the files in a zip, as paths below it."""
+    with opened_zip(zip_path) as archive:
+        return [
+            zip_path / PureWindowsPath(name).as_posix() for name in archive.namelist() if name[-1:] != "/"
+        ]
 
 
 def _unpack_zips(files: list[Path], corpus: Corpus, data: Path, loose: Sequence[Path] = ()) -> list[Path]:
@@ -199,11 +234,8 @@ def _unpack_zips(files: list[Path], corpus: Corpus, data: Path, loose: Sequence[
     A zip whose clips are all among the `loose` files is skipped, unless it was unpacked before.
     """
     folders = []
-    for path in files:
-        if path.suffix.lower() != ".zip" or path.name[0] == ".":
-            continue
-        with opened_zip(path) as archive:
-            names = {clip.name for clip in _clips(map(PureWindowsPath, archive.namelist()), corpus)}
+    for path in filter(_is_zip, files):
+        names = {clip.name for clip in _clips(_members(path), corpus)}
         folder = folder_for(path, data / path.stem)
         if names and (folder.exists() or not names <= {clip.name for clip in loose}):
             unpack(path, folder)

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
+LOSSY_SUFFIXES = (".mp3", ".ogg", ".oga", ".opus")
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64", ".sph", *LOSSY_SUFFIXES)
+"""Suffixes of clips. `audio.read_waveform` detects the format from the content."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Clip:
     """Labels of one clip.
 
     Attributes:
-        clip: file name without its suffix.
+        clip: file name without its suffix and the marks of a copy.
         corpus, speaker, emotion: e.g. `ravdess`, `ravdess-01`, `happy`.
         gender: female, male or unknown.
         intensity: normal or strong.
