@@ -182,11 +182,10 @@ def selection_folds(rows: pd.DataFrame, protocol: str, seed: int) -> list[tuple[
     """
     from sklearn.model_selection import GroupKFold, StratifiedKFold
 
-    groups = selection_groups(rows, protocol)
-    folds = GroupKFold(min(4, groups.nunique()))
     if protocol == "random":
-        folds = StratifiedKFold(4, shuffle=True, random_state=seed)
-    return list(folds.split(rows, rows["emotion"], groups))
+        return list(StratifiedKFold(4, shuffle=True, random_state=seed).split(rows, rows["emotion"]))
+    groups = selection_groups(rows, protocol)
+    return list(GroupKFold(min(4, groups.nunique())).split(rows, groups=groups))
 
 
 def training_parts(splits: Iterable[pd.DataFrame], protocol: str) -> list[tuple[np.ndarray, np.ndarray]]:
