@@ -192,4 +192,5 @@ def _group_cells(group: dict) -> str:
     """Return the cells of a row of the subgroup table: clips, speakers, UAR with its interval."""
     low, high = group["interval"] or (None, None)
     bounds = f" [{_percent(low)}, {_percent(high)}]" if group["interval"] else ""
+    bounds += " over clips" if bounds and group["sampling_unit"] == "clips" else ""
     return f"{group['clips']} | {group['speakers']} | {_percent(group['uar'])}{bounds}"
