@@ -243,8 +243,13 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
     trainee, classifier = prepare_models(num_emotions, model, training, seed)
     callbacks = build_callbacks(trainee, classifier, segments, validation, training, run.checkpoints_of(name))
     progress = callbacks[-1]
-    if run.uploader:
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: run.uploader()))
+
+    def after_epoch(epoch: int, logs: dict) -> None:
+        run.report(name, to_history(progress.history)[-1], epoch + 1)
+        if run.uploader:
+            run.uploader()
+
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=after_epoch))
     num_done = progress.restore(trainee)
     if num_done < training.num_train_epochs and not trainee.stop_training:
         with interruptible():

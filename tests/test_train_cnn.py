@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from conftest import PROJECT
 from datasets import Dataset
-from scripts import command_of, error_of, metrics_of
+from scripts import REPORTED, command_of, error_of, metrics_of, reported
 from scripts import train as train_script
 from sklearn.metrics import balanced_accuracy_score
 
@@ -99,8 +99,10 @@ def test_settings_of_keras_in_the_environment_and_the_home_do_not_matter(tmp_pat
 
 @pytest.mark.slow
 def test_a_training_that_diverges_is_a_one_line_error(tmp_path, cache):
-    output = train(tmp_path / "run", cache, *SMALL, "--num_train_epochs=1", "--learning_rate=1e30", expect=2)
+    options = (*SMALL, *REPORTED, "--num_train_epochs=1", "--learning_rate=1e30")
+    output = train(tmp_path / "run", cache, *options, expect=2)
     assert "error: the training diverged" in output and "Traceback" not in output
+    assert reported(tmp_path / "run")["train/epoch"] == [1], "the failed run leaves what it reported"
 
 
 @pytest.mark.parametrize("clip", ["Actor_01/03-03-05-01-01-01-01", "Actor_02/03-03-04-01-02-01-02"])

@@ -120,6 +120,7 @@ def test_a_script_publishes_in_one_commit_a_model_that_others_can_use_as_the_car
         "requirements.txt",
     } <= files.keys()
     assert {SCRIPTS[name][0], "utils/data/audio.py"} <= files.keys()
+    assert (run / "logs").exists() and not [file for file in files if "logs" in file or "events" in file]
     suffixes = {Path(file).suffix for file in files}
     assert not suffixes & {".wav", ".flac", ".npz", ".npy", ".arrow", ".bin", ".pt", ".pkl", ".pyc"}
     for file, data in files.items():
