@@ -23,6 +23,7 @@ import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from utils.data.options import DataOptions
@@ -88,6 +89,7 @@ from tqdm.auto import tqdm
 
 from utils.cnn import (
     ResumableTraining,
+    RunCallback,
     SpectrogramAugmentation,
     WholeClips,
     build_callbacks,
@@ -243,13 +245,7 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
     trainee, classifier = prepare_models(num_emotions, model, training, seed)
     callbacks = build_callbacks(trainee, classifier, segments, validation, training, run.checkpoints_of(name))
     progress = callbacks[-1]
-
-    def after_epoch(epoch: int, logs: dict) -> None:
-        run.report(name, to_history(progress.history)[-1], epoch + 1)
-        if run.uploader:
-            run.uploader()
-
-    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=after_epoch))
+    callbacks.append(RunCallback(progress, partial(run.report, name), run.uploader))
     num_done = progress.restore(trainee)
     if num_done < training.num_train_epochs and not trainee.stop_training:
         with interruptible():
