@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from utils.data.corpora import CORPORA
 from utils.data.custom_corpus import CUSTOM_LICENSE
+from utils.report.requirements import oldest_reader
 from utils.runtime import PROJECT_ROOT, write_text
 
 TEMPLATE = PROJECT_ROOT / "model_card.md"
@@ -67,6 +68,7 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
         corpus_names=[corpus["name"] for corpus in run["corpora"]],
         has_own_clips=_has_own_clips(run),
         license_note=_license(run)[1],
+        oldest_reader=oldest_reader(run),
         scores_row=_scores_row,
         group_cells=_group_cells,
         figures={file: caption for file, caption in FIGURES.items() if (folder / "figures" / file).exists()},

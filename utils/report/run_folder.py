@@ -32,7 +32,7 @@ UNPUBLISHED = "unpublished"
 LOGS = "logs"
 """Folder in a run folder for the files of --report_to; it is never uploaded either."""
 
-_CODE = ("model_card.md", "requirements.txt", "utils/**/*.py")
+_CODE = ("model_card.md", "utils/**/*.py")
 """What a script needs beside itself."""
 
 
