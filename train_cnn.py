@@ -96,6 +96,8 @@ from utils.cnn import (
     build_segments,
     describe_layers,
     grad_cam,
+    oldest_reader,
+    save_classifier,
     select_device,
     to_history,
 )
@@ -223,8 +225,7 @@ def main(
         classifier, progress = train(name, run, dataset, model, training)
         # What is scored is what was saved, loaded back, one whole clip at a time.
         file = (run.folder if split is plan.final else run.checkpoints_of(name)) / "model.keras"
-        classifier.save(file)
-        saved = keras.models.load_model(file)
+        saved = save_classifier(classifier, file)
         run.score(
             name,
             lambda part, rows, saved=saved, dataset=dataset: predict_proba(
@@ -305,6 +306,7 @@ def describe(
             "parameters": saved.count_params(),
             "weights_mb": file.stat().st_size / 1e6,
             "layers": describe_layers(saved),
+            "readable_from": oldest_reader(),
         },
         training={
             "description": f"Trained with AdamW, weight decay {training.weight_decay:g}, learning rate "
