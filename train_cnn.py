@@ -88,13 +88,15 @@ from tqdm.auto import tqdm
 
 from utils.cnn import (
     ResumableTraining,
+    RunCallback,
     SpectrogramAugmentation,
     WholeClips,
     build_callbacks,
     build_segments,
     describe_layers,
-    divide_logits,
     grad_cam,
+    oldest_reader,
+    save_classifier,
     select_device,
     to_history,
 )
@@ -223,11 +225,9 @@ def main(
         classifier, progress = train(name, run, dataset, model, training)
         clips = tqdm(Waveforms(dataset["validation"]), "Predicting the validation clips")
         temperature = fit_temperature(split, predict_proba(classifier, clips))
-        divide_logits(classifier, temperature)
         # What is scored is what was saved, loaded back, one whole clip at a time.
         file = (run.folder if split is plan.final else run.checkpoints_of(name)) / "model.keras"
-        classifier.save(file)
-        saved = keras.models.load_model(file)
+        saved = save_classifier(classifier, temperature, file)
         run.score(
             name,
             lambda part, rows, saved=saved, dataset=dataset: predict_proba(
@@ -249,8 +249,7 @@ def train(name: str, run: TrainingRun, dataset, model: ModelOptions, training: T
     trainee, classifier = prepare_models(num_emotions, model, training, seed)
     callbacks = build_callbacks(trainee, classifier, segments, validation, training, run.checkpoints_of(name))
     progress = callbacks[-1]
-    if run.uploader:
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: run.uploader()))
+    callbacks.append(RunCallback(progress, lambda *entry: run.report(name, *entry), run.uploader))
     num_done = progress.restore(trainee)
     if num_done < training.num_train_epochs and not trainee.stop_training:
         with interruptible():
@@ -310,6 +309,7 @@ def describe(
             "parameters": saved.count_params(),
             "weights_mb": file.stat().st_size / 1e6,
             "layers": describe_layers(saved),
+            "readable_from": oldest_reader(),
         },
         training={
             "description": f"Trained with AdamW, weight decay {training.weight_decay:g}, learning rate "

@@ -157,7 +157,7 @@ from utils.data import SAMPLING_RATE, build_dataset, load_clips, plan_models
 from utils.encoders import (
     DeployedClassifier,
     EncoderJob,
-    OnSaveCallback,
+    RunCallback,
     broadcast_from_main,
     build_trainer,
     describe_classifier,
@@ -245,7 +245,7 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
         resumes = run.options.resume_from_checkpoint is not None
         checkpoint = find_checkpoint(folder, job.checkpoint, resumes, job.shared)
         job.resumed = checkpoint is not None
-        callbacks = [OnSaveCallback(run.uploader)] if run.uploader else []
+        callbacks = [RunCallback(partial(run.report, name), run.uploader)]
         trainer, adapted = build_trainer(
             classifier, train, validation, job.tuning, job.args, callbacks, dataset["validation"]["corpus"]
         )

@@ -13,15 +13,16 @@ from filelock import FileLock
 from utils.runtime import PROJECT_ROOT, InputError
 
 THREE, TWO = ("--emotions", "sad", "angry", "happy"), ("--emotions", "sad", "angry")
+REPORTED = ("--report_to", "tensorboard")
 
 SCRIPTS = {
     "demo/wav2vec2": ["train_wav2vec2.py", "--demo", "--robustness=true"],
     "demo/cnn": ["train_cnn.py", "--demo", "--robustness=true"],
     # Three emotions, because six models of eight emotions take two minutes.
     "demo/baselines": ["train_baselines.py", "--demo", "--robustness=true", *THREE],
-    "wav2vec2": ["train_wav2vec2.py", "--demo", *THREE, "--num_train_epochs=0"],
-    "cnn": ["train_cnn.py", "--demo", *TWO, "--num_train_epochs=1"],
-    "baselines": ["train_baselines.py", "--demo", *TWO, "--models=lda", "--features=mfcc"],
+    "wav2vec2": ["train_wav2vec2.py", "--demo", *THREE, "--num_train_epochs=0", *REPORTED],
+    "cnn": ["train_cnn.py", "--demo", *TWO, "--num_train_epochs=1", *REPORTED],
+    "baselines": ["train_baselines.py", "--demo", *TWO, "--models=lda", "--features=mfcc", *REPORTED],
 }  # fmt: skip
 """Name -> command. All use synthetic voices."""
 
@@ -48,6 +49,18 @@ def train(
 
 def metrics_of(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def reported(folder: Path) -> dict[str, list]:
+    """Return what TensorBoard's files of a run hold: name -> values in their order."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(folder / "logs")).Reload()
+    return {
+        name: [make_ndarray(event.tensor_proto).item() for event in events.Tensors(name)]
+        for name in events.Tags()["tensors"]
+    }
 
 
 class FinishedRuns:

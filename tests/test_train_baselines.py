@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +56,9 @@ def test_each_baseline_is_better_than_chance_and_has_a_complete_run_folder(demo_
     test = json.loads((folder / "metrics.json").read_text())["test"]
     assert test["clips"] == 48 and test["intervals"]["uar"][0] > 1 / 3
     card = (folder / "README.md").read_text()
-    assert "**Not a real model.**" in card and "The file was written with scikit-learn 1." in card
+    version = ".".join(metadata.version("scikit-learn").split(".")[:2])
+    assert "**Not a real model.**" in card and f"The file was written with scikit-learn {version}" in card
+    assert f"\nscikit-learn>={version},<2\n" in (folder / "requirements.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["svm_rbf", "rf"])

@@ -18,6 +18,9 @@ from utils.runtime import InputError, first_line, refuse_arguments
 
 PROTOCOLS = ("holdout", "folds", "loso", "cross-corpus", "random")
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Tools that runs can be reported to; a package of that name each."""
+
 DEMO_FOLDERS = ("runs/demo", "runs/demo_cnn", "runs/demo_baselines")
 """Run folders of --demo, by script; a new demo may replace an older one there."""
 
@@ -45,8 +48,17 @@ class RunOptions:
         metadata={"help": "Test robustness to 27 perturbations of the test clips; by default under "
                   "--protocol holdout, and not in the demo."},
     )  # fmt: skip
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={"help": "Report options, epochs and test scores there too.",
+                  "choices": ["none", *TRACKERS]},
+    )  # fmt: skip
 
     def __post_init__(self):
+        self.report_to = [name for name in self.report_to if name != "none"]
+        for name in self.report_to:
+            if not importlib.util.find_spec(name):
+                raise InputError(f"--report_to {name}: the package is not installed; pip install {name}")
         if str(self.resume_from_checkpoint).lower() in ("", "none", "false", "no", "0"):
             self.resume_from_checkpoint = None
         if not 0 <= self.seed < 2**32:

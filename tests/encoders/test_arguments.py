@@ -6,7 +6,7 @@ Run: python -m pytest tests/encoders/test_arguments.py
 import json
 
 import pytest
-from scripts import error_of, metrics_of, train
+from scripts import REPORTED, error_of, metrics_of, reported, train
 
 import train_wav2vec2
 from utils.encoders.arguments import REFUSED, training_arguments
@@ -47,9 +47,7 @@ WORKING = {
     "optim": "adamw_torch",
     "optim_args": None,
     "per_device_eval_batch_size": 4,
-    "report_to": "none",
     "restore_callback_states_from_checkpoint": False,
-    "run_name": "mine",
     "save_on_each_node": False,
     "save_steps": 2,
     "save_strategy": "steps",
@@ -66,7 +64,6 @@ OTHERS = {
     *("dataloader_multiprocessing_context", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
     *("ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters"),
     *("ddp_static_graph", "ddp_timeout", "enable_jit_checkpoint", "local_rank", "optim_target_modules"),
-    *("project", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id"),
 }
 """Arguments for GPUs, several processes and further packages, which are not tried here."""
 
@@ -89,12 +86,15 @@ def test_the_working_ones_work_together(tmp_path):
         for name, value in WORKING.items()
         if value is not None and name in training_argument_names()
     ]
-    options += ["--demo", "--emotions", "sad", "angry"]
+    options += ["--demo", "--emotions", "sad", "angry", *REPORTED]
     train("train_wav2vec2.py", tmp_path / "run", tmp_path / "cache", *options)
     metrics = metrics_of(tmp_path / "run")
     assert (
         metrics["training"]["epochs"] > 0 and "the best validation loss" in metrics["training"]["description"]
     )
+    found, history = reported(tmp_path / "run"), metrics["training"]["history"]
+    assert found["eval/uar"] == pytest.approx([entry["eval_uar"] for entry in history if "eval_uar" in entry])
+    assert found["train/loss"] == pytest.approx([entry["loss"] for entry in history if "loss" in entry])
 
 
 @pytest.mark.parametrize("name", [name for names in REFUSED.values() for name in names])
@@ -110,7 +110,6 @@ def test_others_are_refused_with_the_reason(name, tmp_path):
     ("options", "expected"),
     [
         (["--metric_for_best_model=f1"], "expected one of uar, accuracy, macro_f1, loss"),
-        (["--report_to=wandb"], "--report_to wandb: the package is not installed; pip install wandb"),
         (["--optim=adamw_bnb_8bit"], "bitsandbytes"),
         (["--parameter_efficient=lora", "--lora_rank=0"], "--lora_rank 0: expected at least 1"),
         (["--eval_strategy=no"], "--eval_strategy no"),

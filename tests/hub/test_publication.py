@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -120,6 +121,7 @@ def test_a_script_publishes_in_one_commit_a_model_that_others_can_use_as_the_car
         "requirements.txt",
     } <= files.keys()
     assert {SCRIPTS[name][0], "utils/data/audio.py"} <= files.keys()
+    assert (run / "logs").exists() and not [file for file in files if "logs" in file or "events" in file]
     suffixes = {Path(file).suffix for file in files}
     assert not suffixes & {".wav", ".flac", ".npz", ".npy", ".arrow", ".bin", ".pt", ".pkl", ".pyc"}
     for file, data in files.items():
@@ -391,6 +393,16 @@ def test_a_model_that_cannot_be_loaded_or_gives_other_probabilities_is_not_publi
     output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "run", expect=2)
     assert expected in last_line(output)
     assert hub.files("me/run").keys() == {".gitattributes"}
+
+
+def test_a_run_whose_requirements_exclude_an_installed_version_is_not_published(finished_runs, hub, tmp_path):
+    shutil.copytree(finished_runs / "baselines" / "lda", tmp_path / "run")
+    requirements = (tmp_path / "run" / "requirements.txt").read_text()
+    changed = re.sub(r"\nscikit-learn>=[\d.]+", "\nscikit-learn>=1.99", requirements)
+    (tmp_path / "run" / "requirements.txt").write_text(changed)
+    output = call(hub, tmp_path, "-m", "utils.publish", tmp_path / "run", expect=2)
+    expected = rf"scikit-learn {metadata.version('scikit-learn')} is installed, .*scikit-learn.*>=1.99"
+    assert re.search(expected, last_line(output)) and hub.files("me/run").keys() == {".gitattributes"}
 
 
 def test_a_run_that_contains_a_local_path_or_the_token_is_not_published(finished_runs, hub, tmp_path):

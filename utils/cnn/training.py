@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from utils.cnn.batches import TrainingSegments, WholeClips
+from utils.cnn.description import to_history
 from utils.runtime import write_text
 
 
@@ -164,10 +166,28 @@ class ResumableTraining(keras.callbacks.Callback):
             return [arrays[name] for name in arrays.files]
 
 
-def divide_logits(classifier: keras.Model, temperature: float) -> None:
-    """Divide the logits of the last layer, whose softmax then returns calibrated probabilities."""
-    last = classifier.get_layer("convolutional_network").get_layer("emotions")
-    last.set_weights([values / temperature for values in last.get_weights()])
+class RunCallback(keras.callbacks.Callback):
+    """Call functions after each epoch. It must come after the `ResumableTraining`.
+
+    Args:
+        progress: has the epochs.
+        report: called with the log entry of the epoch, as in `to_history`, and its number.
+        upload: may be None.
+    """
+
+    def __init__(
+        self,
+        progress: ResumableTraining,
+        report: Callable[[dict[str, float], int], None],
+        upload: Callable[[], None] | None,
+    ):
+        super().__init__()
+        self.progress, self.report, self.upload = progress, report, upload
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.report(to_history(self.progress.history)[-1], epoch + 1)
+        if self.upload:
+            self.upload()
 
 
 def build_callbacks(

@@ -11,14 +11,14 @@ from utils.encoders.distributed import broadcast_from_main, shares_disk_with_mai
 from utils.encoders.fine_tuning import FineTuning, build_trainer, find_checkpoint, fine_tune
 from utils.encoders.job import EncoderJob
 from utils.encoders.partial_model import FrozenClips
-from utils.encoders.trainer import OnSaveCallback
+from utils.encoders.trainer import RunCallback
 
 __all__ = [
     "DeployedClassifier",
     "EncoderJob",
     "FineTuning",
     "FrozenClips",
-    "OnSaveCallback",
+    "RunCallback",
     "broadcast_from_main",
     "build_classifier",
     "build_trainer",

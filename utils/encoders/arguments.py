@@ -1,6 +1,5 @@
 """transformers' TrainingArguments from the kit's options."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -52,6 +51,9 @@ REFUSED = {
     ],
     "an interrupted run could not be resumed": ["ignore_data_skip", "save_only_model"],
     "the script trains, evaluates and predicts in every run": ["do_train", "do_eval", "do_predict"],
+    "--report_to names a run after its folder; set WANDB_PROJECT, TRACKIO_PROJECT or TRACKIO_SPACE_ID": [
+        *("project", "run_name", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id"),
+    ],
     "a run is published once, when it is finished; see --hub_strategy": ["hub_always_push", "hub_revision"],
 }
 """Reason -> arguments of TrainingArguments that the script refuses, in any version of transformers."""
@@ -83,7 +85,6 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
         raise InputError(
             "--eval_strategy no: expected epoch or steps; the best model is selected on validation clips"
         )
-    _check_reporters(chosen.report_to)
     metric = _check_metric(chosen.metric_for_best_model)
     argv.append(f"--greater_is_better={metric != 'loss'}")
     on_gpu = torch.cuda.is_available() and not chosen.use_cpu
@@ -134,13 +135,6 @@ def _plateau(own: str | dict | None, metric: str) -> dict:
     """Return the settings of reduce_lr_on_plateau, which by default waits for any metric to fall."""
     own = json.loads(own) if isinstance(own, str) else own or {}
     return {"mode": "min" if metric == "loss" else "max", "factor": 0.5, "patience": 1} | own
-
-
-def _check_reporters(reporters: str | Sequence[str]) -> None:
-    """Raise an `InputError` if a tool of --report_to is not installed: the Trainer would fail much later."""
-    for name in [reporters] if isinstance(reporters, str) else reporters:
-        if name not in ("none", "all") and not importlib.util.find_spec(name.replace("-", "_")):
-            raise InputError(f"--report_to {name}: the package is not installed; pip install {name}")
 
 
 def _batch_size(global_batch_size: int, chosen) -> int:

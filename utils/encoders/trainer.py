@@ -16,15 +16,24 @@ from utils.encoders.batches import EqualLengthSampler, collate
 from utils.encoders.freezing import is_head
 
 
-class OnSaveCallback(TrainerCallback):
-    """Call a function in the main process after each checkpoint that the Trainer has saved."""
+class RunCallback(TrainerCallback):
+    """Call functions in the main process.
 
-    def __init__(self, function: Callable[[], None]):
-        self.function = function
+    Args:
+        report: called with each entry of the log, and the number of optimiser steps before it.
+        upload: called after each checkpoint that the Trainer has saved; may be None.
+    """
+
+    def __init__(self, report: Callable[[dict[str, float], int], None], upload: Callable[[], None] | None):
+        self.report, self.upload = report, upload
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if state.is_world_process_zero:
+            self.report(logs, state.global_step)
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        if state.is_world_process_zero:
-            self.function()
+        if state.is_world_process_zero and self.upload:
+            self.upload()
 
 
 class EmotionTrainer(Trainer):

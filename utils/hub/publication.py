@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from utils.hub.checkpoints import CHECKPOINT_BRANCH
 from utils.hub.repository import Repository
 from utils.report.card import render_card
-from utils.report.run_folder import UNPUBLISHED, is_partial
+from utils.report.run_folder import LOGS, UNPUBLISHED, is_partial
 from utils.runtime import PROJECT_ROOT, InputError, logger
 
 _REMOVED_VARIABLES = (
@@ -99,7 +99,7 @@ def published_files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        is_private = {UNPUBLISHED, "checkpoints", "__pycache__"}.intersection(name.parts)
+        is_private = {UNPUBLISHED, LOGS, "checkpoints", "__pycache__"}.intersection(name.parts)
         if path.is_file() and not is_private and not is_partial(name):
             files[name.as_posix()] = path
     if "model.keras" in files:

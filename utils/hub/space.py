@@ -7,16 +7,10 @@ import yaml
 
 from utils.app.predictor import read_run
 from utils.hub.repository import Repository
+from utils.report.requirements import LOADED_BY
 from utils.runtime import PROJECT_ROOT, InputError, logger
 
 PAGE = PROJECT_ROOT / "space"
-
-_LIBRARY_PACKAGES = {
-    "transformers": ("torch", "transformers"),
-    "keras": ("tensorflow", "keras"),
-    "sklearn": ("skops",),
-}
-"""Library of the model -> packages that a Space needs only for models of that library."""
 
 _OPENSMILE_FEATURE_SETS = ("compare", "egemaps")
 
@@ -45,11 +39,10 @@ def _requirements(run: dict) -> str:
     scikit-learn or Keras may not load the weights, or may interpret them differently.
     """
     model = run["model"]
-    needed = set(_LIBRARY_PACKAGES[model["library"]])
+    pinned = {"scikit-learn", "librosa", *LOADED_BY[model["library"]]}
     if model.get("feature_set") in _OPENSMILE_FEATURE_SETS:
-        needed.add("opensmile")
-    not_needed = {"opensmile"}.union(*_LIBRARY_PACKAGES.values()) - needed
-    pinned = needed | {"scikit-learn", "librosa"}
+        pinned.add("opensmile")
+    not_needed = {"opensmile"}.union(*LOADED_BY.values()) - pinned
     lines = []
     for line in (PAGE / "requirements.txt").read_text(encoding="utf-8").splitlines():
         package = re.match(r"[\w-]*", line)[0]

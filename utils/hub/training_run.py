@@ -21,8 +21,9 @@ from utils.hub.repository import Repository
 from utils.options import DEMO_FOLDERS, HubOptions, RunOptions
 from utils.report.finish import TrainedModel, report_run, wants_robustness
 from utils.report.predictions import prediction_table, read_predictions
-from utils.report.run_folder import begin_run, check_run_folder
-from utils.runtime import InputError, logger, write_json, write_text
+from utils.report.run_folder import LOGS, begin_run, check_run_folder
+from utils.report.trackers import Trackers
+from utils.runtime import InputError, logger, without_secrets_and_paths, write_json, write_text
 
 
 class TrainingRun:
@@ -74,10 +75,12 @@ class TrainingRun:
         resumes = options.resume_from_checkpoint is not None
         unfinished = check_run_folder(folder, overwrite, resumes, bool(options.evaluate_on))
         self.is_complete, self._agree = not agree(unfinished), agree
+        name = repository or hub.hub_model_id or folder.resolve().name
+        reported = without_secrets_and_paths(self.arguments)
+        self.trackers = Trackers(options.report_to if writes else (), folder / LOGS, name, reported)
         self.repository = self.uploader = None
         if hub.push_to_hub and writes:
-            name = hub.hub_model_id or folder.resolve().name
-            self.repository = Repository(repository or name, hub.hub_private_repo)
+            self.repository = Repository(name, hub.hub_private_repo)
             if hub.hub_strategy == "checkpoint":
                 self.uploader = CheckpointUploader(self.repository, folder)
             if options.resume_from_checkpoint == "hub" and not self.is_complete:
@@ -134,6 +137,7 @@ class TrainingRun:
 
     def unfinished(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Yield name and split of each model that is still to be trained, and log its clips."""
+        self.trackers.open()
         for name, split in self.plan.models.items():
             if not self.restore(name):
                 self.log_split(name)
@@ -144,6 +148,10 @@ class TrainingRun:
         logger.info("Model of %s", name)
         for part, rows in describe_split(self.plan.models[name]).items():
             logger.info("  %-10s %5d clips by %s", part, rows["clips"], ", ".join(rows["speakers"]))
+
+    def report(self, name: str, scores: Mapping[str, float], step: int) -> None:
+        """Report scores of a model, while it is trained, to the tools of --report_to."""
+        self.trackers.log(scores, step, prefix=f"{name}/" if len(self.plan.models) > 1 else "")
 
     def score(self, name: str, predict: Callable[[str, pd.DataFrame], np.ndarray], facts: dict) -> None:
         """Predict what is scored of a model: its test clips, and of the published one the validation clips.
@@ -179,6 +187,9 @@ class TrainingRun:
             {name: facts["temperature"] for name, facts in self.facts.items()},
             self.started - self.earlier_seconds, wants_robustness(self.data, self.options),
         )  # fmt: skip
+        scores = {f"test_{name}": metrics["test"][name] for name in ("uar", "accuracy", "macro_f1", "loss")}
+        self.trackers.log(scores, step=0)
+        self.trackers.close()
         shutil.rmtree(self.folder / "checkpoints")
         logger.info(
             "%sTest UAR %.1f %%, accuracy %.1f %% on %d clips. Card: %s",

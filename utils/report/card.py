@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from utils.data.corpora import CORPORA
 from utils.data.custom_corpus import CUSTOM_LICENSE
 from utils.evaluation.calibration import scaling_stages
+from utils.report.requirements import oldest_reader
 from utils.runtime import PROJECT_ROOT, write_text
 
 TEMPLATE = PROJECT_ROOT / "model_card.md"
@@ -69,6 +70,7 @@ def render_card(folder: Path, template: Path = TEMPLATE, published_as: str | Non
         has_own_clips=_has_own_clips(run),
         license_note=_license(run)[1],
         scaling_stages=scaling_stages(run["calibration"]),
+        oldest_reader=oldest_reader(run),
         scores_row=_scores_row,
         group_cells=_group_cells,
         figures={file: caption for file, caption in FIGURES.items() if (folder / "figures" / file).exists()},

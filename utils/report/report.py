@@ -13,6 +13,7 @@ from utils.data.loading import LoadedClips
 from utils.data.splits import PROTOCOL_WORDS, SINGLE_MODEL, Plan, describe_split
 from utils.evaluation.calibration import calibration_scores, scale_temperature
 from utils.report.predictions import score_predictions
+from utils.report.requirements import run_requirements
 from utils.report.run_folder import copy_code
 from utils.runtime import (
     git_commit,
@@ -122,7 +123,7 @@ def write_report(
     examples: dict[str, np.ndarray],
     sampling_rate: int,
 ) -> None:
-    """Write the figures, the code and the completed metrics.json of a run, after its `write_scores`.
+    """Write figures, code, requirements and the completed metrics.json of a run, after its `write_scores`.
 
     Args:
         folder: the run's folder.
@@ -136,6 +137,7 @@ def write_report(
 
         draw_figures(folder / "figures", metrics, history, examples, sampling_rate)
     copy_code(folder, metrics["script"])
+    write_text(folder / "requirements.txt", run_requirements(metrics))
     write_json(folder / "metrics.json", metrics)
 
 

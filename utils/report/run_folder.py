@@ -3,6 +3,7 @@
 ```
 runs/<name>/
     checkpoints/   of an unfinished run: `run.json` with what must not change, and a folder per model
+    logs/          what --report_to writes
     unpublished/   test clips and the probabilities of the saved model
     README.md      the card, written last: a run that has one is finished
 ```
@@ -28,7 +29,10 @@ from utils.runtime import (
 UNPUBLISHED = "unpublished"
 """Folder in a run folder that is never uploaded: it holds audio."""
 
-_CODE = ("model_card.md", "requirements.txt", "utils/**/*.py")
+LOGS = "logs"
+"""Folder in a run folder for the files of --report_to; it is never uploaded either."""
+
+_CODE = ("model_card.md", "utils/**/*.py")
 """What a script needs beside itself."""
 
 
@@ -128,6 +132,7 @@ def begin_run(folder: Path, resume: str | None, identity: dict, writes: bool = T
                 shutil.rmtree(path)
             elif path.name != "run.json":
                 path.unlink()
+        shutil.rmtree(folder / LOGS, ignore_errors=True)  # its curves would be drawn with the new ones
         for figure in (folder / "figures").glob("*.png"):  # the new card would show them
             figure.unlink()
     for partial in folder.rglob(".*.partial"):  # incomplete files of a killed run
