@@ -93,7 +93,7 @@ class Run:
         ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "data")
         shutil.copytree(source, self.project, ignore=ignored)
         shutil.copytree(source / "utils" / "data", self.project / "utils" / "data")
-        if source != PROJECT:
+        if source != PROJECT and (source / "data").exists():
             shutil.copytree(source / "data", self.project / "data")
         (folder / "tmp").mkdir()
 
