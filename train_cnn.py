@@ -223,8 +223,8 @@ def main(
     for name, split in run.unfinished():
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         classifier, progress = train(name, run, dataset, model, training)
-        clips = tqdm(Waveforms(dataset["validation"]), "Predicting the validation clips")
-        temperature = fit_temperature(split, predict_proba(classifier, clips))
+        validation = tqdm(Waveforms(dataset["validation"]), "Predicting the validation clips")
+        temperature = fit_temperature(split, predict_proba(classifier, validation))
         # What is scored is what was saved, loaded back, one whole clip at a time.
         file = (run.folder if split is plan.final else run.checkpoints_of(name)) / "model.keras"
         saved = save_classifier(classifier, temperature, file)
