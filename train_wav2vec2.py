@@ -49,6 +49,9 @@ class ModelOptions:
     no_probe: bool = field(
         default=False, metadata={"help": "Fine-tune from a fresh head, not from that of the probe."}
     )
+    window_seconds: int | None = field(
+        default=None, metadata={"help": "Window of Whisper encoders; default: the longest training clip."}
+    )
     unfreeze_layers: int = field(
         default=3, metadata={"help": "Fine-tune this many of the last transformer layers."}
     )

@@ -1,5 +1,6 @@
 """What the steps of a run of `train_wav2vec2.py` share: options, processes, the encoder and its outputs."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from utils.encoders.batches import Clips
 from utils.encoders.classifier import build_classifier
 from utils.encoders.distributed import ensure_local
 from utils.encoders.encoding import EncodedClips, encode_clips
+from utils.encoders.families import MAX_WINDOW_SECONDS
 from utils.encoders.fine_tuning import FineTuning
 from utils.encoders.freezing import freeze_all_but_last, predict
 from utils.encoders.partial_model import FrozenClips
@@ -63,10 +65,19 @@ class EncoderJob:
         """Return the pretrained encoder with the head of a probe, or with a fresh one."""
         transformers.set_seed(self.run.options.seed)
         name, size = self.model.model_name_or_path, self.model.from_config
-        classifier, self.extractor = build_classifier(name, size, self.run.clips.emotions)
+        emotions, window = self.run.clips.emotions, self.window_seconds()
+        classifier, self.extractor = build_classifier(name, size, emotions, window)
         if probe:
             fold_into(classifier, probe)
         return classifier
+
+    def window_seconds(self) -> int:
+        """Return the window of encoders that have one: by default as long as the longest training clip."""
+        if self.model.window_seconds:
+            return self.model.window_seconds
+        final = self.run.plan.final
+        longest = final["duration_seconds"][final["split"] == "train"].max()
+        return min(math.ceil(longest), MAX_WINDOW_SECONDS)
 
     def encode(self) -> None:
         """Run the frozen encoder over all clips, and fit the probes."""
