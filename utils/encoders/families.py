@@ -58,6 +58,13 @@ FAMILIES = {
 """`model_type` of the config -> family. XLS-R and MMS are of the type wav2vec2."""
 
 
+POSITIONS_PER_SECOND = 50
+"""Of Whisper: two frames of 10 ms each."""
+
+MAX_WINDOW_SECONDS = 30
+"""The window with which Whisper was pretrained."""
+
+
 def family_of(config) -> Family:
     """Return the family of a classifier or an encoder, by its config."""
     return FAMILIES[config.model_type]
@@ -76,8 +83,14 @@ def check_family(name: str, config) -> Family:
     return FAMILIES[config.model_type]
 
 
-MAX_WINDOW_SECONDS = 30
-"""The window with which Whisper was pretrained."""
+def check_exportable(config) -> None:
+    """Check that a classifier can be exported to ONNX.
+
+    Raises:
+        InputError: its input is not a waveform.
+    """
+    if family_of(config).has_window:
+        raise InputError(f"--export onnx: expected an encoder of waveforms, got a {config.model_type}")
 
 
 @torch.no_grad()
@@ -90,7 +103,7 @@ def cut_window(model: torch.nn.Module, extractor, seconds: int) -> None:
     Args:
         seconds: length of the window, in whole seconds; longer clips are cut.
     """
-    num_positions = 50 * seconds  # two log-mel frames of 10 ms each
+    num_positions = POSITIONS_PER_SECOND * seconds
     model.config.max_source_positions = num_positions
     encoder = model.base_model.encoder
     encoder.max_source_positions = num_positions

@@ -39,7 +39,9 @@ class TunedLayers(torch.nn.Module):
         self.last_norm = model.base_model.get_submodule(last_norm) if last_norm else torch.nn.Identity()
         self._config = model.config
         # In WavLM the first layer, which may be frozen, computes the relative position bias of all layers.
-        self._compute_position_bias = getattr(encoder.layers[0].attention, "compute_bias", None)
+        self._compute_position_bias = getattr(
+            getattr(encoder.layers[0], "attention", None), "compute_bias", None
+        )
 
     def forward(self, input_values: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """Return logits (num_clips, num_labels), for each clip the same as for that clip alone.
