@@ -1,4 +1,4 @@
-"""Fine-tune wav2vec2 (or XLS-R, HuBERT, WavLM) on RAVDESS and TESS, and write a model card.
+"""Fine-tune wav2vec2 (or XLS-R, HuBERT, WavLM, Whisper) on RAVDESS and TESS, and write a model card.
 
 First a linear probe is fitted on the layers of the frozen encoder. Then the last layers are fine-tuned from
 there. The run keeps the stage with the better validation UAR (unweighted average recall).
@@ -39,15 +39,17 @@ class ModelOptions:
 
     model_name_or_path: str = field(
         default="facebook/wav2vec2-base-960h",
-        metadata={"help": "Hub id or folder of a wav2vec2, XLS-R, HuBERT or WavLM checkpoint."},
+        metadata={"help": "Hub id or folder of a wav2vec2, XLS-R, HuBERT, WavLM or Whisper checkpoint."},
     )
     from_config: str | None = field(
         default=None,
         metadata={"help": "Random encoder of that size instead, without a download.",
                   "choices": ["tiny", "base", "large"]},
     )  # fmt: skip
-    no_probe: bool = field(
-        default=False, metadata={"help": "Fine-tune from a fresh head, not from that of the probe."}
+    no_probe: bool = field(default=False, metadata={"help": "Fine-tune from a fresh head, not a probe."})
+    window_seconds: int | None = field(
+        default=None,
+        metadata={"help": "Of Whisper encoders; default: that of the longest training clip."},
     )
     unfreeze_layers: int = field(
         default=3, metadata={"help": "Fine-tune this many of the last transformer layers."}
@@ -172,7 +174,7 @@ from utils.evaluation import fit_temperature, mean_uar, occlude
 from utils.hub import TrainingRun
 from utils.onnx_export import export_and_compare, require_onnx
 from utils.report import TrainedModel
-from utils.runtime import check_gpu, describe_device, logger
+from utils.runtime import describe_device, logger
 
 # ---------------------------------------------------------------------------------------------------
 # Run
@@ -187,8 +189,6 @@ def main(
     flags: list[str],
 ) -> None:
     args = training_arguments(training, options, flags)
-    if not args.use_cpu:
-        check_gpu()
     if training.export == "onnx":
         require_onnx()
     folder = Path(options.output_dir)

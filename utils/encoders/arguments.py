@@ -9,7 +9,7 @@ import torch
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
 from utils.options import RunOptions
-from utils.runtime import InputError, logger, refuse_arguments
+from utils.runtime import InputError, check_gpu, logger, refuse_arguments
 
 DEFAULTS = {
     "per_device_eval_batch_size": 8,
@@ -112,6 +112,8 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
     if args.n_gpu > 1:  # with one process and several GPUs the Trainer would use DataParallel
         logger.info("Using one of %d GPUs; `accelerate launch --multi_gpu` uses all", args.n_gpu)
         args._n_gpu = 1
+    if not args.use_cpu:
+        check_gpu()
     return args
 
 

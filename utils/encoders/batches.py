@@ -58,7 +58,8 @@ class EqualLengthSampler(torch.utils.data.Sampler):
 
 
 class Clips(torch.utils.data.Dataset):
-    """One split in the format of the Trainer: `input_values`, float32 (num_samples,), and `label`.
+    """One split in the format of the Trainer: `label` and `input_values`, float32, which is what the feature
+    extractor returns: (num_samples,) or, of a log-mel spectrogram, (num_mel_bins, num_frames).
 
     `clips[i]` is the whole clip i. `clips[i, num_samples, epoch]` is its training version in that epoch:
     augmented if `augmented`, and cropped to `num_samples` at a random position.
@@ -90,7 +91,7 @@ class Clips(torch.utils.data.Dataset):
                 waveform = augment(waveform, generator, SAMPLING_RATE)
             waveform = _crop_or_pad(waveform, num_samples, generator)
         features = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE)
-        input_values = torch.as_tensor(features["input_values"][0])
+        input_values = torch.as_tensor(features[self.feature_extractor.model_input_names[0]][0])
         return {"input_values": input_values, "label": int(self.labels[index])}
 
 

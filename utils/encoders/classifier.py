@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from utils.data.audio import SAMPLING_RATE
+from utils.encoders.families import check_family, cut_window, family_of
 from utils.encoders.freezing import exclude_last_state, is_head
 from utils.runtime import InputError, first_line
 
@@ -47,16 +48,19 @@ SIZES = {"tiny": TINY, "base": {}, "large": LARGE}
 """Name -> what differs from the configuration of wav2vec2-base."""
 
 
-def build_classifier(name_or_path: str, size: str | None, emotions: Sequence[str]):
+def build_classifier(
+    name_or_path: str, size: str | None, emotions: Sequence[str], window_seconds: int | None = None
+):
     """Return a stock classifier, and the feature extractor of its encoder.
 
     Args:
         name_or_path: Hub id or folder of a pretrained encoder.
         size: one of `SIZES`, for a random encoder instead; None: the pretrained one.
         emotions: label i is `emotions[i]`.
+        window_seconds: of encoders with a fixed window, which is cut to this; None: it stays as it is.
 
     Raises:
-        InputError: the encoder cannot be loaded, or is not one of raw waveforms at 16 kHz.
+        InputError: the encoder cannot be loaded, or is of no known family.
     """
     settings = {
         "num_labels": len(emotions),
@@ -73,6 +77,8 @@ def build_classifier(name_or_path: str, size: str | None, emotions: Sequence[str
     else:
         extractor, config = _load_config(name_or_path, settings)
         model = _load_weights(name_or_path, config)
+        if window_seconds and family_of(config).has_window:
+            cut_window(model, extractor, window_seconds)
     exclude_last_state(model)
     return model, extractor
 
@@ -88,11 +94,7 @@ def _load_config(name: str, settings: dict):
             "this machine can reach, or a folder with config.json, preprocessor_config.json and weights; "
             "--from_config tiny needs neither"
         ) from None
-    if not isinstance(extractor, Wav2Vec2FeatureExtractor) or not hasattr(config, "use_weighted_layer_sum"):
-        raise InputError(
-            f"--model_name_or_path {name}: is a {config.model_type}; expected an encoder of raw waveforms "
-            "(wav2vec2, XLS-R, HuBERT, WavLM)"
-        )
+    check_family(name, config)
     if extractor.sampling_rate != SAMPLING_RATE:
         raise InputError(
             f"--model_name_or_path {name}: needs {extractor.sampling_rate} Hz, expected {SAMPLING_RATE} Hz"
@@ -106,7 +108,7 @@ def _load_weights(name: str, config) -> torch.nn.Module:
     transformers.logging.set_verbosity_error()  # it would warn that the head is new, as intended
     # A head of another classifier, with another number of labels, is replaced like a missing one.
     model, loading = AutoModelForAudioClassification.from_pretrained(
-        name, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+        name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
     transformers.logging.set_verbosity(verbosity)
     missing = [key for key in loading["missing_keys"] if not is_head(key) and "masked_spec_embed" not in key]
@@ -147,8 +149,8 @@ class DeployedClassifier:
     @torch.inference_mode()
     def classify(self, waveform: np.ndarray) -> torch.Tensor:
         """Return the logits (1, num_labels), on the CPU, of a waveform, float32 (num_samples,) at 16 kHz."""
-        values = self.extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"]
-        return self.model(values.to(self.model.device)).logits.cpu()
+        inputs = self.extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        return self.model(**inputs.to(self.model.device)).logits.cpu()
 
     def predict_proba(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Return probabilities, float64 (num_clips, num_labels)."""

@@ -6,6 +6,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from utils.encoders.encoding import EncodedClips
+from utils.encoders.families import POSITIONS_PER_SECOND, family_of
 from utils.encoders.freezing import num_used_layers
 from utils.encoders.partial_model import FrozenClips
 
@@ -38,6 +39,9 @@ def _describe_layers(model: torch.nn.Module, options, kept: str, probe) -> str:
         encoder = f"a randomly initialised {options.from_config} wav2vec2 encoder"
     else:
         encoder = f"the {model.config.model_type} encoder `{Path(options.model_name_or_path).name}`"
+    if family_of(model.config).has_window:
+        window = model.config.max_source_positions // POSITIONS_PER_SECOND
+        encoder += f" with a window of {window} s, to which clips are cut or padded"
     num_layers, last = model.config.num_hidden_layers, num_used_layers(model.config)
     if last < num_layers:
         encoder += (

@@ -141,9 +141,8 @@ def _encode(
     disable = None if state.is_main_process else True
     with tqdm(total=len(own_rows), desc=description, unit="clip", disable=disable) as progress:
         for batch in _batches(own_rows, num_samples, max_samples):
-            values = [
-                feature_extractor(clips[row], sampling_rate=SAMPLING_RATE)["input_values"][0] for row in batch
-            ]
+            name = feature_extractor.model_input_names[0]
+            values = [feature_extractor(clips[row], sampling_rate=SAMPLING_RATE)[name][0] for row in batch]
             on_device = [torch.as_tensor(each).to(model.device) for each in values]
             yield batch, *hidden_states(model, on_device, num_layers)
             progress.update(len(batch))

@@ -1,7 +1,6 @@
 """Freeze parts of a stock classifier, add adapters to it, and compute its predictions (PyTorch).
 
-Works with every class that `AutoModelForAudioClassification` builds over raw waveforms: wav2vec2 and XLS-R,
-HuBERT, WavLM, and related encoders.
+Works with the classifiers of all `families`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from utils.encoders.families import family_of
 from utils.runtime import InputError
 
 HEAD = ("projector", "classifier", "layer_weights")
@@ -65,27 +65,36 @@ def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.n
     Raises:
         InputError: the encoder has fewer layers.
     """
-    base = model.base_model
+    base, family = model.base_model, family_of(model.config)
     layers, num_used = base.encoder.layers, num_used_layers(model.config)
     if not 0 <= num_layers <= num_used:
         raise InputError(
             f"--unfreeze_layers {num_layers}: expected 0 to {num_used}, the number of layers that the head "
             "can use"
         )
-    model.freeze_feature_encoder()  # this also stops it from requiring gradients of its input
-    base.requires_grad_(False)
+    freeze_encoder(model)
     num_frozen = num_used - num_layers
     for layer in layers[num_frozen:num_used]:
         layer.requires_grad_(True)
-    frozen = [base.feature_extractor, base.feature_projection, base.encoder.pos_conv_embed]
+    frozen = [base.get_submodule(name) for name in family.before_layers]
     frozen += [*layers[:num_frozen], *layers[num_used:]]
-    if num_frozen:
+    if num_frozen and isinstance(getattr(base.encoder, "dropout", None), torch.nn.Module):
         frozen.append(base.encoder.dropout)  # applied before the first layer
     return frozen
 
 
+def freeze_encoder(model: torch.nn.Module) -> None:
+    """Train nothing but the head."""
+    if hasattr(model, "freeze_feature_encoder"):
+        model.freeze_feature_encoder()  # stops it from requiring gradients of its input
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_head(name))
+
+
 def count_frames(model: torch.nn.Module, num_samples: Sequence[int]) -> list[int]:
-    """Return the number of frames that the convolutions compute from clips of these numbers of samples."""
+    """Return the number of frames that the encoder computes from clips of these numbers of samples."""
+    if family_of(model.config).has_window:
+        return [model.config.max_source_positions] * len(num_samples)
     return model.base_model._get_feat_extract_output_lengths(torch.tensor(list(num_samples))).tolist()
 
 
@@ -106,13 +115,12 @@ def add_lora(model: torch.nn.Module, rank: int):
     from peft import LoraConfig, LoraModel
     from peft.tuners.lora import Linear
 
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["intermediate_dense", "output_dense"]
-    )
+    targets = list(family_of(model.config).adapted)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=targets)
     # peft would choose the same class, but it would import torchao first, and it rejects the version on Colab
     # (peft's guide to custom models, "dynamic dispatch").
     config._register_custom_module({torch.nn.Linear: Linear})
-    model.freeze_feature_encoder()  # stops it from requiring gradients of its input
+    freeze_encoder(model)
     adapted = LoraModel(model, config, "default")
     for name, parameter in model.named_parameters():
         if is_head(name):
@@ -125,13 +133,15 @@ def unpadded_logits(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> to
 
     Args:
         model: a stock classifier.
-        clips: tensors (num_samples,) on the device of the model. Clips of equal length share a forward pass.
+        clips: what its feature extractor returns, (num_samples,) or (num_mel_bins, num_frames), on the device
+            of the model. Clips of equal length share a forward pass.
     """
-    lengths = torch.tensor([len(clip) for clip in clips])
+    lengths = torch.tensor([clip.shape[-1] for clip in clips])
+    name = "input_values" if clips[0].ndim == 1 else "input_features"
     logits = [None] * len(clips)
     for length in lengths.unique():
         rows = (lengths == length).nonzero().flatten().tolist()
-        output = model(input_values=torch.stack([clips[row] for row in rows])).logits.float()
+        output = model(**{name: torch.stack([clips[row] for row in rows])}).logits.float()
         for row, values in zip(rows, output, strict=True):
             logits[row] = values
     return torch.stack(logits)
@@ -143,7 +153,7 @@ def predict(model: torch.nn.Module, clips: torch.utils.data.Dataset, description
 
     Args:
         model: a stock classifier; it is set to eval mode.
-        clips: `clips[i]["input_values"]` is a tensor (num_samples,).
+        clips: `batches.Clips`, whole.
         description: of the progress bar.
 
     Returns:

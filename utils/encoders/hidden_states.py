@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from utils.encoders.families import family_of
 from utils.encoders.freezing import layer_output
 
 
@@ -46,8 +47,8 @@ def hidden_states(
     """Return the hidden states of a batch of clips, for each clip the same as for that clip alone.
 
     Args:
-        model: a stock classifier over raw waveforms, in eval mode.
-        clips: tensors (num_samples,), as returned by its feature extractor, on the device of the model.
+        model: a stock classifier, in eval mode.
+        clips: tensors, as returned by its feature extractor, on the device of the model.
         num_layers: run only the first `num_layers` transformer layers; by default all.
 
     Returns:
@@ -55,34 +56,54 @@ def hidden_states(
             first layer. Frames after the end of a shorter clip are undefined.
         num_frames: int64 (num_clips,), the number of frames of each clip.
     """
-    base = model.base_model
+    base, family = model.base_model, family_of(model.config)
+    if family.has_window:
+        with _first_layers(base, num_layers), _recorded_states(base, family.last_norm) as states:
+            base.get_submodule(family.body)(torch.stack(list(clips)))
+        states = tuple(states[: None if num_layers is None else num_layers + 1])
+        return states, torch.full((len(clips),), states[0].shape[1], device=states[0].device)
     lengths = torch.tensor([len(clip) for clip in clips])
     input_values = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     attention_mask = None
     if len(lengths.unique()) > 1:
         attention_mask = torch.arange(input_values.shape[1]) < lengths[:, None]
         attention_mask = attention_mask.long().to(input_values.device)
-    with _unpadded_first_layers(base, lengths.tolist(), num_layers), _recorded_states(base) as states:
+    with (
+        _unpadded_convolutions(base, lengths.tolist()),
+        _first_layers(base, num_layers),
+        _recorded_states(base) as states,
+    ):
         base(input_values, attention_mask=attention_mask)
     states = tuple(states[: None if num_layers is None else num_layers + 1])
     return states, base._get_feat_extract_output_lengths(lengths).to(input_values.device)
 
 
 @contextlib.contextmanager
-def _unpadded_first_layers(base: torch.nn.Module, lengths: list[int], num_layers: int | None) -> Iterator:
-    """Temporarily give an encoder `UnpaddedConvolutions` and only its first layers, at least one."""
-    convolutions, layers = base.feature_extractor, base.encoder.layers
+def _unpadded_convolutions(base: torch.nn.Module, lengths: list[int]) -> Iterator:
+    """Temporarily give an encoder `UnpaddedConvolutions`."""
+    convolutions = base.feature_extractor
     base.feature_extractor = UnpaddedConvolutions(convolutions, lengths)
+    try:
+        yield
+    finally:
+        base.feature_extractor = convolutions
+
+
+@contextlib.contextmanager
+def _first_layers(base: torch.nn.Module, num_layers: int | None) -> Iterator:
+    """Temporarily leave an encoder only its first layers, at least one."""
+    layers = base.encoder.layers
     base.encoder.layers = layers[: None if num_layers is None else max(num_layers, 1)]
     try:
         yield
     finally:
-        base.feature_extractor, base.encoder.layers = convolutions, layers
+        base.encoder.layers = layers
 
 
 @contextlib.contextmanager
-def _recorded_states(base: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Yield a list to which a forward pass appends the input of each layer and the output of the last one.
+def _recorded_states(base: torch.nn.Module, last_norm: str | None = None) -> Iterator[list[torch.Tensor]]:
+    """Yield a list to which a forward pass appends the input of each layer and the output of the last one, or
+    of the norm after it.
 
     `output_hidden_states` is not used: its last state depends on the version of transformers (see
     `freezing.num_used_layers`).
@@ -95,9 +116,8 @@ def _recorded_states(base: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         )
         for layer in layers
     ]
-    hooks += [
-        layers[-1].register_forward_hook(lambda layer, args, output: states.append(layer_output(output)))
-    ]
+    last = base.get_submodule(last_norm) if last_norm else layers[-1]
+    hooks += [last.register_forward_hook(lambda layer, args, output: states.append(layer_output(output)))]
     try:
         yield states
     finally:

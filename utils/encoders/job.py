@@ -1,5 +1,6 @@
 """What the steps of a run of `train_wav2vec2.py` share: options, processes, the encoder and its outputs."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from utils.encoders.batches import Clips
 from utils.encoders.classifier import build_classifier
 from utils.encoders.distributed import ensure_local
 from utils.encoders.encoding import EncodedClips, encode_clips
+from utils.encoders.families import MAX_WINDOW_SECONDS, check_exportable
 from utils.encoders.fine_tuning import FineTuning
 from utils.encoders.freezing import freeze_all_but_last, predict
 from utils.encoders.partial_model import FrozenClips
 from utils.encoders.probe import Probe, fold_into, scale_logits
+from utils.runtime import InputError
 
 
 @dataclass
@@ -63,10 +66,20 @@ class EncoderJob:
         """Return the pretrained encoder with the head of a probe, or with a fresh one."""
         transformers.set_seed(self.run.options.seed)
         name, size = self.model.model_name_or_path, self.model.from_config
-        classifier, self.extractor = build_classifier(name, size, self.run.clips.emotions)
+        emotions, window = self.run.clips.emotions, self.window_seconds()
+        classifier, self.extractor = build_classifier(name, size, emotions, window)
         if probe:
             fold_into(classifier, probe)
         return classifier
+
+    def window_seconds(self) -> int:
+        """Return the window of encoders that have one: by default as long as the longest training clip."""
+        final = self.run.plan.final
+        longest = math.ceil(final["duration_seconds"][final["split"] == "train"].max())
+        seconds = self.model.window_seconds or min(longest, MAX_WINDOW_SECONDS)
+        if not 1 <= seconds <= MAX_WINDOW_SECONDS:
+            raise InputError(f"--window_seconds {seconds}: expected 1 to {MAX_WINDOW_SECONDS}")
+        return seconds
 
     def encode(self) -> None:
         """Run the frozen encoder over all clips, and fit the probes."""
@@ -74,6 +87,8 @@ class EncoderJob:
         # Without augmentation or adapters the frozen layers compute the same in each epoch.
         self.caches_frozen_layers = tunes and not self.training.augment and not self.tuning.lora_rank
         classifier = self.new_classifier()
+        if self.training.export == "onnx":
+            check_exportable(classifier.config)
         if tunes:  # fails before the long work if the encoder has fewer layers
             freeze_all_but_last(classifier, self.model.unfreeze_layers)
         self.encoded = encode_clips(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers.masking_utils import create_bidirectional_mask
 
+from utils.encoders.families import family_of
 from utils.encoders.frames import Frames
 from utils.encoders.freezing import layer_output, num_used_layers
 
@@ -34,9 +35,13 @@ class TunedLayers(torch.nn.Module):
         self.projector = model.projector
         self.classifier = model.classifier
         self.layer_weights = model.layer_weights
+        last_norm = family_of(model.config).last_norm
+        self.last_norm = model.base_model.get_submodule(last_norm) if last_norm else torch.nn.Identity()
         self._config = model.config
         # In WavLM the first layer, which may be frozen, computes the relative position bias of all layers.
-        self._compute_position_bias = getattr(encoder.layers[0].attention, "compute_bias", None)
+        self._compute_position_bias = getattr(
+            getattr(encoder.layers[0], "attention", None), "compute_bias", None
+        )
 
     def forward(self, input_values: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """Return logits (num_clips, num_labels), for each clip the same as for that clip alone.
@@ -70,12 +75,13 @@ class TunedLayers(torch.nn.Module):
                 bias = self._compute_position_bias(hidden.shape[1], hidden.shape[1])
             options["position_bias"] = bias[None].repeat(len(hidden), 1, 1, 1).flatten(0, 1)
         means = []
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, start=1):
             output = layer(hidden, **options)
             if is_wavlm:
                 options["position_bias"] = output[1]
             hidden = layer_output(output)
-            means.append((hidden * is_frame[..., None]).sum(dim=1) / lengths[:, None])
+            state = self.last_norm(hidden) if number == len(self.layers) else hidden
+            means.append((state * is_frame[..., None]).sum(dim=1) / lengths[:, None])
         return means
 
 

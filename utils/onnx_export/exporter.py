@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForAudioClassification
 
 from utils.data.audio import SAMPLING_RATE
+from utils.encoders.families import check_exportable
 from utils.onnx_export.integers import IntegerConvolutions
 from utils.onnx_export.quantization import add_to_logits, quantize
 from utils.onnx_export.session import FILES, extract_input_values, open_session
@@ -67,6 +68,7 @@ def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
     with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as temporary:
         float_file, integer_file = Path(temporary) / FILES["fp32"], Path(temporary) / "integers.onnx"
         model = _load_classifier(folder)
+        check_exportable(model.config)
         _export(model, float_file, integer_ops=False)
         model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
         _export(model, integer_file, integer_ops=True)

@@ -1,0 +1,115 @@
+"""What differs between the families of encoders for which `AutoModelForAudioClassification` has a classifier.
+
+The classes of a family share the names of their modules. Every classifier has its transformer layers in
+`base_model.encoder.layers`, and a head of `layer_weights`, `projector` and `classifier`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from utils.runtime import InputError
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of encoders.
+
+    Attributes:
+        input_name: what a classifier is given: `input_values` (num_clips, num_samples), or `input_features`
+            (num_clips, num_mel_bins, num_frames), a log-mel spectrogram of a fixed window.
+        body: the part of `base_model` that computes the hidden states; "" is all of it.
+        before_layers: the modules of `base_model` before its layers.
+        last_norm: the module of `base_model` whose output is the last hidden state; None: the last layer.
+        adapted: the linear modules of a layer that get low-rank adapters.
+    """
+
+    input_name: str
+    body: str
+    before_layers: tuple[str, ...]
+    last_norm: str | None
+    adapted: tuple[str, ...]
+
+    @property
+    def has_window(self) -> bool:
+        """Every clip is cut or padded to a window of fixed length."""
+        return self.input_name == "input_features"
+
+
+_WAVEFORM = Family(
+    "input_values",
+    body="",
+    before_layers=("feature_extractor", "feature_projection", "encoder.pos_conv_embed"),
+    last_norm=None,
+    adapted=("intermediate_dense", "output_dense"),
+)
+_WHISPER = Family(
+    "input_features",
+    body="encoder",
+    before_layers=("encoder.conv1", "encoder.conv2", "encoder.embed_positions"),
+    last_norm="encoder.layer_norm",
+    adapted=("fc1", "fc2"),
+)
+
+FAMILIES = {
+    **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat"), _WAVEFORM),
+    "whisper": _WHISPER,
+}
+"""`model_type` of the config -> family. XLS-R and MMS are of the type wav2vec2."""
+
+
+POSITIONS_PER_SECOND = 50
+"""Of Whisper: two frames of 10 ms each."""
+
+MAX_WINDOW_SECONDS = 30
+"""The window with which Whisper was pretrained."""
+
+
+def family_of(config) -> Family:
+    """Return the family of a classifier or an encoder, by its config."""
+    return FAMILIES[config.model_type]
+
+
+def check_family(name: str, config) -> Family:
+    """Return the family of a checkpoint.
+
+    Raises:
+        InputError: it is none that the kit computes correctly.
+    """
+    if config.model_type not in FAMILIES:
+        raise InputError(
+            f"--model_name_or_path {name}: is a {config.model_type}; expected one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[config.model_type]
+
+
+def check_exportable(config) -> None:
+    """Check that a classifier can be exported to ONNX.
+
+    Raises:
+        InputError: its input is not a waveform.
+    """
+    if family_of(config).has_window:
+        raise InputError(f"--export onnx: expected an encoder of waveforms, got a {config.model_type}")
+
+
+@torch.no_grad()
+def cut_window(model: torch.nn.Module, extractor, seconds: int) -> None:
+    """Shorten the window of a Whisper classifier, and of its feature extractor, in place.
+
+    The encoder takes exactly as many frames as its table of positions has rows; what remains are the first
+    rows. Both stay stock: `pipeline` cuts and pads clips to the new window.
+
+    Args:
+        seconds: length of the window, in whole seconds; longer clips are cut.
+    """
+    num_positions = POSITIONS_PER_SECOND * seconds
+    model.config.max_source_positions = num_positions
+    encoder = model.base_model.encoder
+    encoder.max_source_positions = num_positions
+    encoder.embed_positions = torch.nn.Embedding.from_pretrained(
+        encoder.embed_positions.weight[:num_positions].clone(), freeze=True
+    )
+    extractor.chunk_length = seconds
+    extractor.n_samples = seconds * extractor.sampling_rate
+    extractor.nb_max_frames = extractor.n_samples // extractor.hop_length
