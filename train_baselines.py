@@ -74,7 +74,7 @@ from sklearn.svm import SVC
 
 from utils.app import save_skops
 from utils.data import load_clips, plan_models, selection_folds, selection_unit
-from utils.evaluation import calibrate_logits, permutation_importance, platt_scaling, predict_perturbed
+from utils.evaluation import calibrate_logits, permutation_importance, predict_perturbed, scale_decisions
 from utils.features import extract, extract_all, extract_table, feature_groups, normalize_speakers
 from utils.hub import TrainingRun
 from utils.report import TrainedModel, wants_robustness
@@ -131,8 +131,8 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
         search = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=folds, n_jobs=-1)
         search.fit(features, emotions)
     model = search.best_estimator_.set_params(memory=None)
-    if not hasattr(model, "predict_proba"):  # a support vector machine: Platt scaling, by the same folds
-        model = platt_scaling(model, features, emotions, folds)
+    if not hasattr(model, "predict_proba"):  # a support vector machine
+        model = scale_decisions(model, features, rows, folds)
     return model, search.best_params_
 
 

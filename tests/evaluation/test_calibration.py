@@ -20,7 +20,7 @@ from utils.evaluation.calibration import (
     calibrate_logits,
     calibration_scores,
     fit_temperature,
-    platt_scaling,
+    scale_decisions,
     scale_temperature,
 )
 
@@ -88,35 +88,65 @@ def test_other_models_stay_as_they_are():
     np.testing.assert_array_equal(model.predict_proba(features), before)
 
 
-def test_platt_scaling_by_speaker_is_better_calibrated_than_over_clips():
-    features, table = clips_of_speakers(12, seed=2)
-    train = (table["speaker"] < 8).to_numpy()
-    rows, model = table[train], SVC(class_weight="balanced")
-    by_speaker = platt_scaling(
-        model, features[train], rows["emotion"], selection_folds(rows, "holdout", seed=0)
+def fit_support_vectors(num_speakers: int, seed: int, num_train: int, **options):
+    """Return features, table, which clips train, a support vector machine, and it with probabilities."""
+    features, table = clips_of_speakers(num_speakers, seed, **options)
+    train = (table["speaker"] < num_train).to_numpy()
+    rows = table[train]
+    model = make_pipeline(StandardScaler(), SVC(class_weight="balanced")).fit(
+        features[train], rows["emotion"]
     )
-    over_clips = CalibratedClassifierCV(model, ensemble=False).fit(features[train], rows["emotion"])
-    loss = [
+    folds = selection_folds(rows, "holdout", seed=0)
+    return features, table, train, model, scale_decisions(model, features[train], rows, folds)
+
+
+def test_decisions_scaled_by_speaker_are_better_calibrated_than_over_clips():
+    features, table, train, model, scaled = fit_support_vectors(12, seed=2, num_train=8)
+    over_clips = CalibratedClassifierCV(model, ensemble=False).fit(features[train], table["emotion"][train])
+    losses = [
         log_loss(table["emotion"][~train], each.predict_proba(features[~train]))
-        for each in (by_speaker, over_clips)
+        for each in (scaled, over_clips)
     ]
-    assert loss[0] < loss[1]
+    assert losses[0] < losses[1]
 
 
-def test_platt_scaling_keeps_the_class_weights():
-    """Without them, a rare emotion would be predicted less often than by the support vector machine."""
-    recall = []
-    for seed in range(4):
-        features, table = clips_of_speakers(16, seed=seed, rare=True)
-        train = (table["speaker"] < 10).to_numpy()
-        rows, model = table[train], make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
-        folds = selection_folds(rows, "holdout", seed=0)
-        weighted = platt_scaling(model, features[train], rows["emotion"], folds)
-        plain = CalibratedClassifierCV(model, ensemble=False, cv=folds).fit(features[train], rows["emotion"])
-        sad = ~train & (table["emotion"] == "sad").to_numpy()
-        recall.append([(each.predict(features[sad]) == "sad").mean() for each in (weighted, plain)])
-    weighted, plain = np.mean(recall, axis=0)
-    assert weighted > plain + 0.1
+@pytest.mark.parametrize("rare", [False, True])
+def test_the_predictions_stay_those_of_the_support_vector_machine(rare):
+    features, _, _, model, scaled = fit_support_vectors(16, seed=3, num_train=10, rare=rare)
+    decisions = model.decision_function(features)
+    assert (scaled.predict(features) == model.classes_[decisions.argmax(axis=1)]).all()
+    # The logarithms of the probabilities are the decision values, up to the temperature and a constant.
+    probabilities = scaled.predict_proba(features)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    ratio = np.diff(np.log(probabilities), axis=1) / np.diff(decisions, axis=1)
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
+    assert ratio[0, 0] > 0
+
+
+def test_a_speaker_with_most_clips_does_not_decide_on_the_temperature():
+    features, table = clips_of_speakers(9, seed=4)
+    model = make_pipeline(StandardScaler(), SVC()).fit(features, table["emotion"])
+    is_first = (table["speaker"] == 0).to_numpy()
+    repeated = np.concatenate([np.repeat(np.flatnonzero(is_first), 10), np.flatnonzero(~is_first)])
+    temperatures = []
+    for order in (np.arange(len(table)), repeated):
+        rows = table.iloc[order].reset_index(drop=True)
+        held_out = [np.flatnonzero(rows["speaker"] % 3 == fold) for fold in range(3)]
+        folds = [(np.setdiff1d(rows.index, part), part) for part in held_out]
+        scaled = scale_decisions(model, features[order], rows, folds)
+        temperatures.append(-1 / scaled.calibrated_classifiers_[0].calibrators[0].a_)
+    assert temperatures[1] == pytest.approx(temperatures[0], rel=0.3)
+
+
+def test_two_emotions_have_probabilities_too():
+    features, table = clips_of_speakers(8, seed=5)
+    kept = (table["emotion"] != "sad").to_numpy()
+    features, rows = features[kept], table[kept].reset_index(drop=True)
+    model = make_pipeline(StandardScaler(), SVC()).fit(features, rows["emotion"])
+    scaled = scale_decisions(model, features, rows, selection_folds(rows, "holdout", seed=0))
+    probabilities = scaled.predict_proba(features)
+    assert (model.predict(features) == model.classes_[probabilities.argmax(axis=1)]).all()
+    assert 0.5 < probabilities.max(axis=1).mean() < 1
 
 
 def test_the_folds_of_a_random_split_are_shuffled():

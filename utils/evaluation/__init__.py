@@ -3,7 +3,7 @@
 No module here knows a framework: a model is a function of waveforms that returns probabilities.
 """
 
-from utils.evaluation.calibration import calibrate_logits, fit_temperature, platt_scaling
+from utils.evaluation.calibration import calibrate_logits, fit_temperature, scale_decisions
 from utils.evaluation.explanations import occlude, permutation_importance
 from utils.evaluation.metrics import mean_uar
 from utils.evaluation.robustness import predict_perturbed
@@ -14,6 +14,6 @@ __all__ = [
     "mean_uar",
     "occlude",
     "permutation_importance",
-    "platt_scaling",
     "predict_perturbed",
+    "scale_decisions",
 ]
