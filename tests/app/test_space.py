@@ -446,7 +446,7 @@ def test_predictions_of_each_kind_of_model_are_calibrated(finished_runs, clips, 
             assert (confidence >= point["confidence"] - 1e-9).mean() == pytest.approx(point["coverage"])
         assert "are calibrated on validation clips" in describe_calibration(run)
     run["calibration"]["temperature"] = 1
-    assert "not calibrated" in describe_calibration(run)
+    assert "not scaled" in describe_calibration(run)
     del run["calibration"]["after"]["coverage_table"]
     assert default_threshold(run) == 0.5
 

@@ -131,7 +131,7 @@ def describe_test(run: dict) -> str:
 def describe_calibration(run: dict) -> str:
     """Return whether the probabilities are calibrated, and their calibration error on the test clips."""
     calibration = run["calibration"]
-    how = "not calibrated" if calibration["temperature"] == 1 else "calibrated on validation clips"
+    how = "not scaled" if calibration["temperature"] == 1 else "calibrated on validation clips"
     return (
         f"The probabilities are {how}. Their expected calibration error on the test clips is "
         f"{100 * calibration['after']['ece']:.1f} percentage points; on other recordings it is larger."
