@@ -12,7 +12,7 @@ import pandas as pd
 from utils.data.corpora import CORPORA
 from utils.evaluation.calibration import scaling_stages
 from utils.evaluation.error_analysis import analyse_errors
-from utils.evaluation.subgroups import MAX_RECALL_GAP, describe_subgroups, join_clips
+from utils.evaluation.subgroups import describe_subgroups, join_clips
 
 
 def add_subgroups_and_errors(
@@ -46,7 +46,12 @@ def _save_figures(folder: Path, metrics: dict) -> None:
     for corpus, recall in subgroups["recall"].items():
         if any(None not in by_gender.values() for by_gender in recall.values()):
             title = f"Recall by gender, {CORPORA[corpus].title}"
-            figures[f"genders_{corpus}"] = audit_plots.plot_gender_recall(recall, MAX_RECALL_GAP, title)
+            failed = {
+                test["name"].removeprefix("recall of ")
+                for test in subgroups["tests"]
+                if test["corpus"] == corpus and test["verdict"] == "failed"
+            }
+            figures[f"genders_{corpus}"] = audit_plots.plot_gender_recall(recall, failed, title)
     for corpus, groups in metrics["error_analysis"]["intensity"].items():
         title = f"UAR by intensity, {CORPORA[corpus].title}"
         figures[f"intensity_{corpus}"] = audit_plots.plot_groups(groups, title)

@@ -4,7 +4,7 @@ The functions take the plain data of `evaluation.subgroups`, `calibration`, `err
 `robustness_assessment`, and return Matplotlib figures. UAR is unweighted average recall.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,26 +57,25 @@ def _plot_uar(axes: Axes, row: int, group: dict, color: str) -> None:
 
 
 @STYLE
-def plot_gender_recall(recall: dict[str, dict[str, float | None]], threshold: float, title: str) -> Figure:
+def plot_gender_recall(
+    recall: dict[str, dict[str, float | None]], failed: Collection[str], title: str
+) -> Figure:
     """Draw the recall of each emotion for women and for men, connected by a line.
-
-    The line is black and labelled with the difference if that is above the threshold.
 
     Args:
         recall: emotion -> "female" and "male" -> recall in 0..1, None if there is no clip.
-        threshold: maximum difference, in 0..1.
+        failed: emotions whose test failed; their line is black and labelled with the difference.
         title: title of the figure.
     """
     figure = Figure(figsize=(WIDTH, 1.6 + 0.4 * len(recall)), layout="constrained")
     axes = figure.subplots()
-    for row, by_gender in enumerate(recall.values()):
+    for row, (emotion, by_gender) in enumerate(recall.items()):
         if None not in by_gender.values():
             ends = [100 * by_gender[gender] for gender in GENDER_COLORS]
-            difference = abs(ends[0] - ends[1])
-            failed = difference > 100 * threshold + 1e-7
-            axes.plot(ends, [row, row], color="black" if failed else "lightgrey", linewidth=2, zorder=1)
-            if failed:
-                text, centre = f"{difference:.0f} points", (sum(ends) / 2, row)
+            color = "black" if emotion in failed else "lightgrey"
+            axes.plot(ends, [row, row], color=color, linewidth=2, zorder=1)
+            if emotion in failed:
+                text, centre = f"{abs(ends[0] - ends[1]):.0f} points", (sum(ends) / 2, row)
                 axes.annotate(text, centre, (0, 4), textcoords="offset points", ha="center", fontsize=8)
         for gender, color in GENDER_COLORS.items():
             if by_gender[gender] is not None:
@@ -86,7 +85,7 @@ def plot_gender_recall(recall: dict[str, dict[str, float | None]], threshold: fl
                 )
     axes.set_yticks(range(len(recall)), list(recall))
     axes.set(xlim=(0, 100), ylim=(len(recall) - 0.4, -0.6), title=title)
-    axes.set_xlabel(f"Recall (%), black line: difference of more than {100 * threshold:g} points")
+    axes.set_xlabel("Recall (%), black line: the test of the difference failed")
     axes.set_ylabel("True emotion")
     axes.grid(axis="x", alpha=0.3)
     handles = [
