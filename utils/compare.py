@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.evaluation.intervals import uar_difference
+from utils.evaluation.intervals import uar_difference, uar_difference_p_value
 from utils.report.plots import plot_comparison
 from utils.report.predictions import read_predictions, score_predictions
 from utils.report.style import save_figure
@@ -144,7 +144,7 @@ def format_interval(interval: list[float] | None) -> str:
 
 def paired_tests(runs: list[Run]) -> pd.DataFrame:
     """Return a row per pair of runs: the difference in UAR, its interval, and a paired permutation test over
-    speakers (see `uar_difference`), corrected for the number of pairs by Holm's method."""
+    speakers (see `uar_difference_p_value`), corrected for the number of pairs by Holm's method."""
     from statsmodels.stats.multitest import multipletests
 
     emotions = runs[0].metrics["emotions"]
@@ -152,20 +152,16 @@ def paired_tests(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for first, second in itertools.combinations(runs, 2):
         clips = first.predictions
-        interval, p_value = uar_difference(
-            clips["emotion"].map(labels),
-            *(run.predictions["predicted"].map(labels) for run in (first, second)),
-            clips["speaker"],
-            clips["corpus"],
-            len(emotions),
-        )
+        compared = [clips["emotion"].map(labels)]
+        compared += [run.predictions["predicted"].map(labels) for run in (first, second)]
+        interval = uar_difference(*compared, clips["speaker"], clips["corpus"], len(emotions))
         difference = first.metrics["test"]["uar"] - second.metrics["test"]["uar"]
         rows.append(
             {
                 "pair": f"{first.name} - {second.name}",
                 "UAR points": round(100 * difference, 1),
                 "95 % interval": format_interval(interval),
-                "permutation p": p_value,
+                "permutation p": uar_difference_p_value(*compared, clips["speaker"], len(emotions)),
             }
         )
     tests = pd.DataFrame(rows)

@@ -81,8 +81,7 @@ def read_test_confidences(folder: Path, run: dict) -> pd.DataFrame | None:
         run: as returned by `predictor.read_run`.
 
     Returns:
-        `confidence` (0..1) and `correct` (bool) of each clip, or
-        None if the run has no predictions.csv.
+        `confidence` (0..1) and `correct` (bool) of each clip, or None if the run has no predictions.csv.
     """
     path = folder / "predictions.csv"
     if not path.exists():

@@ -14,7 +14,6 @@ from utils.data.splits import (
     SPLITS,
     Plan,
     selection_folds,
-    selection_groups,
     selection_unit,
     training_parts,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "load_clips",
     "plan_models",
     "selection_folds",
-    "selection_groups",
     "selection_unit",
     "training_parts",
 ]

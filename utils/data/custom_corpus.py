@@ -80,10 +80,11 @@ def find_custom_corpora(
                 f"{option}: two folders have the name {name}, made of the letters a to z and digits of "
                 f"'{folder.name}'; rename one of them"
             )
-        labels, unknown = _read_table(option, folder, name) or _read_subfolders(option, folder, name)
+        listed = list_files([folder])
+        labels, unknown = _read_table(option, folder, name) or _read_subfolders(option, folder, listed, name)
         _report_unknown_emotions(option, folder, labels, Counter(unknown.values()))
         used = set(map(_fold, labels | unknown))
-        if unused := describe_unused(path for path in list_files([folder]) if _fold(path) not in used):
+        if unused := describe_unused(path for path in listed if _fold(path) not in used):
             logger.warning("%s: %s; convert them to WAV, or list them in the table of labels", folder, unused)
         speakers = sorted({clip.speaker.removeprefix(f"{name}-") for clip in labels.values()})
         logger.info("%s: %d clips by %s", folder, len(labels), shorten(speakers))
@@ -247,10 +248,11 @@ def _read_rows(option: str, table: Path) -> list[dict[str, str]]:
     ]
 
 
-def _read_subfolders(option: str, folder: Path, corpus: str) -> tuple[dict[Path, Clip], dict[Path, str]]:
+def _read_subfolders(
+    option: str, folder: Path, files: Sequence[Path], corpus: str
+) -> tuple[dict[Path, Clip], dict[Path, str]]:
     """Return file -> clip and file -> unknown label; the label is the name of the subfolder with the file."""
     clips, unknown = {}, {}
-    files = list_files([folder])
     for path in files:
         parts = path.relative_to(folder).parts
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.name[0] == ".":

@@ -70,8 +70,8 @@ def family_of(config) -> Family:
     return FAMILIES[config.model_type]
 
 
-def check_family(name: str, config) -> Family:
-    """Return the family of a checkpoint.
+def check_family(name: str, config) -> None:
+    """Check the family of a checkpoint.
 
     Raises:
         InputError: it is none that the kit computes correctly.
@@ -80,7 +80,6 @@ def check_family(name: str, config) -> Family:
         raise InputError(
             f"--model_name_or_path {name}: is a {config.model_type}; expected one of {', '.join(FAMILIES)}"
         )
-    return FAMILIES[config.model_type]
 
 
 def check_exportable(config) -> None:

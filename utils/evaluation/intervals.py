@@ -87,6 +87,20 @@ def clip_intervals(
     return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in samples.items()}
 
 
+def uar_interval(
+    references: Sequence[int],
+    predictions: Sequence[int],
+    speakers: Sequence[str],
+    corpora: Sequence[str],
+    num_labels: int,
+) -> tuple[list[float] | None, str]:
+    """Return the 95 % interval of the UAR, and its unit: "speakers", or "clips" if speakers are too few."""
+    over_speakers = speaker_intervals(references, predictions, speakers, corpora, num_labels)["uar"]
+    if over_speakers:
+        return over_speakers, "speakers"
+    return clip_intervals(references, predictions, num_labels)["uar"], "clips"
+
+
 def uar_difference(
     references: Sequence[int],
     predictions: Sequence[int],
@@ -94,30 +108,44 @@ def uar_difference(
     speakers: Sequence[str],
     corpora: Sequence[str],
     num_labels: int,
-) -> tuple[list[float] | None, float]:
-    """Compare two models on the same clips: the paired difference UAR(predictions) - UAR(other_predictions).
-
-    The test is a permutation test over speakers: if the models are equal, each speaker's predictions could as
-    well be those of the other model. McNemar's test ignores that a speaker's clips are similar, and finds a
-    difference between equal models two to four times as often as it should.
+) -> list[float] | None:
+    """Return the 95 % interval of the paired difference UAR(predictions) - UAR(other_predictions).
 
     Args:
         references, predictions, speakers, corpora, num_labels: as in `speaker_intervals`.
         other_predictions: predicted label per clip of the other model, (num_clips,).
 
     Returns:
-        The 95 % interval `[low, high]` in -1..1, None as in `speaker_intervals`; and the two-sided p-value,
-        which cannot be below 2 / 2 ** num_speakers.
+        `[low, high]` in -1..1; None as in `speaker_intervals`.
     """
     first, second = (
         _recall_shares(references, labels, speakers, num_labels)
         for labels in (predictions, other_predictions)
     )
     influences = _split(first.influences() - second.influences(), speakers, corpora)
-    interval = _t_interval(first.uar - second.uar, influences, (-1, 1))
+    return _t_interval(first.uar - second.uar, influences, (-1, 1))
+
+
+def uar_difference_p_value(
+    references: Sequence[int],
+    predictions: Sequence[int],
+    other_predictions: Sequence[int],
+    speakers: Sequence[str],
+    num_labels: int,
+) -> float:
+    """Return the two-sided p-value of the difference of `uar_difference`, at least 2 / 2 ** num_speakers.
+
+    It is that of a permutation test over speakers: if the models are equal, each speaker's predictions could
+    as well be those of the other model. McNemar's test ignores that a speaker's clips are similar, and finds
+    a difference between equal models two to four times as often as it should.
+    """
+    first, second = (
+        _recall_shares(references, labels, speakers, num_labels)
+        for labels in (predictions, other_predictions)
+    )
     by_speaker = (first.correct - second.correct).sum(axis=1)
     if len(by_speaker) == 1:
-        return interval, 1.0
+        return 1.0
     test = permutation_test(
         (by_speaker,),
         np.sum,
@@ -126,7 +154,7 @@ def uar_difference(
         n_resamples=NUM_RESAMPLES,
         random_state=0,
     )
-    return interval, float(test.pvalue)
+    return float(test.pvalue)
 
 
 def uar_gap(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from utils.evaluation.intervals import clip_intervals, uar_difference
+from utils.evaluation.intervals import uar_difference, uar_interval
 from utils.evaluation.metrics import score
 from utils.evaluation.perturbations import PERTURBATIONS
 from utils.evaluation.perturbed_clips import CLEAN, draw_clips, skipped_perturbations
@@ -100,9 +100,8 @@ def _describe_clean(
         `recall` (emotion -> recall, None where it does not occur).
     """
     scores = score(references, probabilities, emotions, speakers, corpora)
-    interval = scores["intervals"]["uar"]
-    if interval is None:
-        interval = clip_intervals(references, probabilities.argmax(axis=1), len(emotions))["uar"]
+    predictions = probabilities.argmax(axis=1)
+    interval, _ = uar_interval(references, predictions, speakers, corpora, len(emotions))
     chance = 1 / len(np.unique(references))
     return {
         "uar": scores["uar"],
@@ -135,13 +134,12 @@ def _describe_perturbation(
     scores = score(references, probabilities[name], emotions, speakers, corpora)
     perturbed, unperturbed = (np.argmax(probabilities[key], axis=1) for key in (name, CLEAN))
     threshold = perturbation.threshold
-    interval, _ = uar_difference(references, perturbed, unperturbed, speakers, corpora, len(emotions))
     result = {
         "group": perturbation.group,
         "description": perturbation.description,
         "uar": scores["uar"],
         "uar_difference": scores["uar"] - clean["uar"],
-        "interval": interval,
+        "interval": uar_difference(references, perturbed, unperturbed, speakers, corpora, len(emotions)),
         "unchanged": float((perturbed == unperturbed).mean()),
         "recall": {emotion: row["recall"] for emotion, row in scores["per_emotion"].items()},
         "threshold": {"name": threshold} | THRESHOLDS[threshold] if threshold else None,

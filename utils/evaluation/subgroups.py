@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.corpora import CORPORA
-from utils.evaluation.intervals import clip_intervals, speaker_intervals, uar_gap
+from utils.evaluation.intervals import uar_gap, uar_interval
 
 MAX_UAR_GAP = 0.075
 MAX_RECALL_GAP = 0.175
@@ -60,16 +60,15 @@ def describe_group(rows: pd.DataFrame, emotions: Sequence[str]) -> dict:
     """
     references, predictions = _labels(rows, emotions)
     speakers, corpora = rows["speaker"].tolist(), rows["corpus"].tolist()
-    over_speakers = speaker_intervals(references, predictions, speakers, corpora, len(emotions))["uar"]
-    over_clips = None if over_speakers else clip_intervals(references, predictions, len(emotions))["uar"]
+    interval, unit = uar_interval(references, predictions, speakers, corpora, len(emotions))
     correct = references == predictions
     return {
         "clips": len(rows),
         "speakers": len(set(speakers)),
         "uar": float(correct.groupby(references).mean().mean()),
         "accuracy": float(correct.mean()),
-        "interval": over_speakers or over_clips,
-        "sampling_unit": "speakers" if over_speakers else "clips",
+        "interval": interval,
+        "sampling_unit": unit,
     }
 
 
