@@ -264,11 +264,7 @@ def select(split: pd.DataFrame, candidates: dict[str, np.ndarray], probe) -> dic
     """Return which stage has the better validation UAR, and the temperature that calibrates it."""
     rows = split[split["split"] == "validation"]
     if not len(rows):  # the probe alone, which was cross-validated among the training speakers
-        return {
-            "kept": "probe",
-            "temperature": probe.temperature,
-            "validation_uar": {"probe": probe.best_uar},
-        }
+        return probe.facts
     uar = {
         stage: mean_uar(rows["label"], probabilities.argmax(axis=1), rows["corpus"])
         for stage, probabilities in candidates.items()

@@ -59,9 +59,10 @@ class Probe:
     temperature: float = 1.0
 
     @property
-    def best_uar(self) -> float:
-        """In the cross-validation, with the selected layer and C."""
-        return float(self.choice.max())
+    def facts(self) -> dict:
+        """What a run notes of a model that is this probe; its UAR is that of the cross-validation."""
+        uar = {"probe": float(self.choice.max())}
+        return {"kept": "probe", "temperature": self.temperature, "validation_uar": uar}
 
     def logits(self, means: np.ndarray, rows: Sequence[int] | slice = slice(None)) -> np.ndarray:
         """(num_clips, num_hidden_states, hidden_size) -> float64 (num_rows, num_labels)"""

@@ -186,9 +186,9 @@ def calibrate(model, features: np.ndarray, rows: pd.DataFrame, folds: Sequence, 
     """Calibrate a scikit-learn model by a temperature that becomes part of it.
 
     The model's predictions stay what they are. (With Platt scaling of each emotion, as in scikit-learn, a
-    speaker with most of the clips decides which emotions are predicted: on RAVDESS and TESS together the UAR of
-    a support vector machine fell from 67 to 54 %.) The shares of trees and of neighbours are no logits; these
-    models stay as they are.
+    speaker with most of the clips decides which emotions are predicted: on RAVDESS and TESS together the UAR
+    of a support vector machine fell from 67 to 54 %.) The shares of trees and of neighbours are no logits;
+    these models stay as they are.
 
     Args:
         model: a fitted pipeline.
@@ -214,10 +214,8 @@ def calibrate(model, features: np.ndarray, rows: pd.DataFrame, folds: Sequence, 
     references = np.searchsorted(model.classes_, rows["emotion"])
     temperature = best_temperature(decisions, references, (0.01, 20), weights)
     if is_linear:
-        model[-1].coef_, model[-1].intercept_ = (
-            model[-1].coef_ / temperature,
-            model[-1].intercept_ / temperature,
-        )
+        linear = model[-1]
+        linear.coef_, linear.intercept_ = linear.coef_ / temperature, linear.intercept_ / temperature
         return model, temperature
     scaled = CalibratedClassifierCV(FrozenEstimator(model), ensemble=False).fit(features, rows["emotion"])
     calibrators = scaled.calibrated_classifiers_[0].calibrators
