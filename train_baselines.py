@@ -74,7 +74,7 @@ from sklearn.svm import SVC
 
 from utils.app import save_skops
 from utils.data import load_clips, plan_models, selection_folds, selection_unit
-from utils.evaluation import calibrate_logits, permutation_importance, predict_perturbed, scale_decisions
+from utils.evaluation import calibrate, permutation_importance, predict_perturbed
 from utils.features import extract, extract_all, extract_table, feature_groups, normalize_speakers
 from utils.hub import TrainingRun
 from utils.report import TrainedModel, wants_robustness
@@ -115,7 +115,7 @@ def build_model(name: str, num_features: int, seed: int):
 
 
 def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed: int):
-    """Return (fitted model with `predict_proba`, chosen hyper-parameters).
+    """Return (fitted model with `predict_proba`, its temperature, chosen hyper-parameters).
 
     Args:
         features: (num_clips, num_features) of the training clips.
@@ -131,9 +131,8 @@ def fit(name: str, features: np.ndarray, rows: pd.DataFrame, protocol: str, seed
         search = GridSearchCV(pipeline, grid, scoring="balanced_accuracy", cv=folds, n_jobs=-1)
         search.fit(features, emotions)
     model = search.best_estimator_.set_params(memory=None)
-    if not hasattr(model, "predict_proba"):  # a support vector machine
-        model = scale_decisions(model, features, rows, folds)
-    return model, search.best_params_
+    by_speaker = selection_unit(rows, protocol) == "speaker"
+    return *calibrate(model, features, rows, folds, by_speaker), search.best_params_
 
 
 def predict_proba(model, features: np.ndarray, emotions: tuple[str, ...]) -> np.ndarray:
@@ -162,7 +161,7 @@ def main(data: DataOptions, choice: ModelOptions, options: RunOptions, hub: HubO
         return
 
     clips = load_clips(data, options.evaluate_on)
-    plan = plan_models(clips, data.protocol, options.seed)
+    plan = plan_models(clips, data.protocol, options.seed, validates=False)
     features = extract_table(clips.waveforms, clips.digests, data.cache_folder(), choice.features)
     if choice.speaker_normalization:
         index = clips.table.index
@@ -201,11 +200,10 @@ def train(
     for fold, split in run.unfinished():
         train_rows, test_rows = (split[split["split"] == part] for part in ("train", "test"))
         begun = time.perf_counter()
-        model, chosen = fit(name, features[train_rows.index], train_rows, run.data.protocol, seed)
-        facts = {"chosen": chosen, "importance": None}
-        validation = split.index[split["split"] == "validation"]
-        probabilities = predict_proba(model, features[validation], emotions)
-        facts["temperature"] = calibrate_logits(model, split, probabilities)
+        model, temperature, chosen = fit(
+            name, features[train_rows.index], train_rows, run.data.protocol, seed
+        )
+        facts = {"chosen": chosen, "temperature": temperature, "importance": None}
         facts["seconds"] = time.perf_counter() - begun
         if split is plan.final:  # what is scored is what was saved
             model, trusted, megabytes = save_skops(model, run.folder)

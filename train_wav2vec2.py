@@ -51,9 +51,7 @@ class ModelOptions:
         default=None,
         metadata={"help": "Of Whisper encoders; default: that of the longest training clip."},
     )
-    unfreeze_layers: int = field(
-        default=3, metadata={"help": "Fine-tune this many of the last transformer layers."}
-    )
+    unfreeze_layers: int = field(default=3, metadata={"help": "Fine-tune this many of the last layers."})
     parameter_efficient: str = field(
         default="none",
         metadata={"help": "lora: low-rank adapters in all layers instead of --unfreeze_layers, for large "
@@ -204,7 +202,7 @@ def main(
     tidies = args.should_save or (args.local_process_index == 0 and not job.shared)
     with args.main_process_first():  # the other processes read what it cached
         clips = load_clips(data, options.evaluate_on)
-    plan = plan_models(clips, data.protocol, options.seed)
+    plan = plan_models(clips, data.protocol, options.seed, validates=training.num_train_epochs > 0)
     with args.main_process_first():
         settings = asdict(model) | {"augment": training.augment}
         job.checkpoint = run.begin(clips, plan, settings, tidies, job.shared)
@@ -213,7 +211,7 @@ def main(
         classifier = trainer = saved = None  # frees those of the previous fold
         dataset = build_dataset(split, clips.waveforms, clips.emotions)
         candidates, classifier, trainer = train(job, name, split, dataset)
-        facts = select(split, candidates)
+        facts = select(split, candidates, job.encoded.probes.get(name))
         if split is plan.final or facts["kept"] == "fine-tuned":
             saved = job.save(name, classifier, facts)
         run.score(name, partial(job.predict_part, name, dataset, saved, facts), facts)
@@ -262,9 +260,11 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
     return candidates, classifier, trainer
 
 
-def select(split: pd.DataFrame, candidates: dict[str, np.ndarray]) -> dict:
+def select(split: pd.DataFrame, candidates: dict[str, np.ndarray], probe) -> dict:
     """Return which stage has the better validation UAR, and the temperature that calibrates it."""
     rows = split[split["split"] == "validation"]
+    if not len(rows):  # the probe alone, which was cross-validated among the training speakers
+        return probe.facts
     uar = {
         stage: mean_uar(rows["label"], probabilities.argmax(axis=1), rows["corpus"])
         for stage, probabilities in candidates.items()

@@ -328,6 +328,20 @@ def test_the_models_of_the_folds_are_followed_by_the_saved_model():
     assert "test" not in set(final["split"])
 
 
+@pytest.mark.parametrize("protocol", ["holdout", "folds"])
+def test_models_that_need_no_validation_clips_train_on_them(protocol):
+    plan = split_models(table_of("ravdess"), protocol, EMOTIONS)
+    merged = plan.without_validation()
+    assert list(merged.models) == list(plan.models) and merged.digest() == plan.digest()
+    assert merged.final is list(merged.models.values())[-1]
+    for name, split in plan.models.items():
+        assert speakers(merged.models[name], "train") == speakers(split, "train") | speakers(
+            split, "validation"
+        )
+        assert speakers(merged.models[name], "test") == speakers(split, "test")
+    assert all(merged.folds[name] is merged.models[name] for name in plan.folds)
+
+
 def test_the_hold_out_protocol_tests_and_saves_the_same_model(ravdess):
     folds, models, final = split_models(ravdess, "holdout", EMOTIONS)
     assert list(folds) == list(models) == ["holdout"] and folds["holdout"] is models["holdout"] is final
@@ -357,7 +371,9 @@ def test_protocols_that_do_not_fit_the_number_of_corpora_are_refused(protocol, c
 )
 def test_training_clips_are_grouped_by_speaker_word_or_clip_for_model_selection(corpus, protocol, unit):
     _, models, _ = split_models(table_of(corpus), protocol, common_emotions(corpus))
-    for split, (rows, groups) in zip(models.values(), training_parts(models.values(), protocol), strict=True):
+    parts = training_parts(models.values(), protocol)
+    for split, (rows, groups, are_speakers) in zip(models.values(), parts, strict=True):
+        assert are_speakers == (unit == "speaker")
         assert (split["split"].iloc[rows] == "train").all()
         assert len(rows) == (split["split"] == "train").sum()
         assert (groups == split[unit].iloc[rows]).all()

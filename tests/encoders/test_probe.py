@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from test_freezing import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
+from utils.data.splits import TrainingPart
 from utils.encoders.freezing import num_used_layers
 from utils.encoders.hidden_states import hidden_states, layer_means
 from utils.encoders.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
+from utils.evaluation.calibration import best_temperature
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
 NUM_LABELS = 4
@@ -37,7 +40,7 @@ def speakers_and_clips(num_speakers: int, layer: int, num_layers: int = 4, num_l
 
 def test_the_informative_layer_is_selected():
     means, labels, groups = speakers_and_clips(6, layer=2)
-    (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], NUM_LABELS)
+    (probe,) = fit_probes(means, labels, [TrainingPart(np.arange(len(labels)), groups)], NUM_LABELS)
     assert probe.layer == 2 and probe.strength in STRENGTHS
     assert probe.choice.shape == (5, len(STRENGTHS))
     assert probe.choice[2].max() == probe.choice.max() > 0.6 > probe.choice[0].max()
@@ -45,7 +48,7 @@ def test_the_informative_layer_is_selected():
 
 def test_the_probabilities_are_those_of_scikit_learn():
     means, labels, groups = speakers_and_clips(6, layer=1)
-    (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], NUM_LABELS)
+    (probe,) = fit_probes(means, labels, [TrainingPart(np.arange(len(labels)), groups)], NUM_LABELS)
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=probe.strength, class_weight="balanced", max_iter=2_000)
     ).fit(means[:, 1], labels)
@@ -53,13 +56,30 @@ def test_the_probabilities_are_those_of_scikit_learn():
     np.testing.assert_allclose(probabilities, model.predict_proba(means[:, 1]), atol=1e-5)
 
 
+def test_the_temperature_comes_from_speakers_that_are_held_out():
+    means, labels, groups = speakers_and_clips(8, layer=1)
+    rows = np.arange(len(labels))
+    (probe,) = fit_probes(means, labels, [TrainingPart(rows, groups)], NUM_LABELS)
+    held_out = np.zeros((len(labels), NUM_LABELS))
+    for train, test in GroupKFold(4).split(rows, groups=groups):
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=probe.strength, class_weight="balanced", max_iter=2_000)
+        ).fit(means[train, probe.layer], labels[train])
+        held_out[test] = model.decision_function(means[test, probe.layer])
+    assert probe.temperature == pytest.approx(best_temperature(held_out, labels), rel=1e-3)
+    (by_text,) = fit_probes(means, labels, [TrainingPart(rows, groups, are_speakers=False)], NUM_LABELS)
+    assert by_text.temperature == 1.0
+
+
 def test_clips_outside_the_training_part_have_no_influence():
     means, labels, groups = speakers_and_clips(6, layer=1)
     part = np.flatnonzero(groups != 3)
-    (before,) = fit_probes(means, labels, [(part, groups[part])], NUM_LABELS)
+    (before,) = fit_probes(means, labels, [TrainingPart(part, groups[part])], NUM_LABELS)
     changed = means.copy()
     changed[groups == 3] = 1e3
-    (after,) = fit_probes(changed, np.where(groups == 3, 0, labels), [(part, groups[part])], NUM_LABELS)
+    (after,) = fit_probes(
+        changed, np.where(groups == 3, 0, labels), [TrainingPart(part, groups[part])], NUM_LABELS
+    )
     np.testing.assert_array_equal(before.choice, after.choice)
     np.testing.assert_array_equal(before.weights, after.weights)
 
@@ -74,7 +94,7 @@ def test_the_layer_is_selected_by_all_corpora_not_by_the_largest():
     for layer, corpus in ((1, "large"), (2, "small")):
         noise = np.where(corpora == corpus, 0.3, 1.6)[:, None]
         means[:, layer] = np.eye(16)[labels] + noise * generator.standard_normal((len(labels), 16))
-    part = [(np.arange(len(labels)), groups)]
+    part = [TrainingPart(np.arange(len(labels)), groups)]
     assert fit_probes(means, labels, part, NUM_LABELS)[0].layer == 1
     assert fit_probes(means, labels, part, NUM_LABELS, corpora)[0].layer == 2
 
@@ -85,27 +105,32 @@ def test_the_cross_validation_is_split_by_speaker():
     groups = np.repeat(np.arange(8), 20)
     labels = groups % NUM_LABELS
     means = generator.standard_normal((8, 2, 16))[groups] * 5 + generator.standard_normal((160, 2, 16)) * 0.1
-    (probe,) = fit_probes(means.astype(np.float32), labels, [(np.arange(160), groups)], NUM_LABELS)
+    (probe,) = fit_probes(
+        means.astype(np.float32), labels, [TrainingPart(np.arange(160), groups)], NUM_LABELS
+    )
     assert probe.choice.max() < 0.6  # with a split by clips it would be 1
 
 
 def test_probes_with_mostly_common_clips_share_a_selection_without_their_test_speakers():
     means, labels, groups = speakers_and_clips(12, layer=1)
     left_out = [np.flatnonzero(groups != speaker) for speaker in range(12)]
-    parts = [(rows, groups[rows]) for rows in left_out]
+    parts = [TrainingPart(rows, groups[rows]) for rows in left_out]
     probes = fit_probes(means, labels, parts, NUM_LABELS)
     # Of 11 training speakers each, 9 are common to three probes; four probes have 8 in common, too few.
     blocks = [probes[start : start + 3] for start in (0, 3, 6, 9)]
     for number, block in enumerate(blocks):
         assert all(np.array_equal(probe.choice, block[0].choice) for probe in block)
         common = np.flatnonzero((groups < 3 * number) | (groups >= 3 * number + 3))
-        (alone,) = fit_probes(means, labels, [(common, groups[common])], NUM_LABELS)
+        (alone,) = fit_probes(means, labels, [TrainingPart(common, groups[common])], NUM_LABELS)
         assert np.array_equal(alone.choice, block[0].choice)
     # Each probe is fitted on all its own training clips.
     assert all(not np.array_equal(a.weights, b.weights) for a, b in itertools.pairwise(probes))
 
     # With folds of a third of the speakers the training clips have too little in common.
-    parts = [(rows, groups[rows]) for rows in (np.flatnonzero(groups // 4 != fold) for fold in range(3))]
+    parts = [
+        TrainingPart(rows, groups[rows])
+        for rows in (np.flatnonzero(groups // 4 != fold) for fold in range(3))
+    ]
     choices = [probe.choice for probe in fit_probes(means, labels, parts, NUM_LABELS)]
     assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(choices))
 
@@ -149,7 +174,7 @@ def test_pipeline_gives_the_probabilities_of_scikit_learn_for_audio_files(
 
 def test_two_emotions_and_a_temperature(tmp_path):
     means, labels, groups = speakers_and_clips(4, layer=1, num_labels=2)
-    (probe,) = fit_probes(means, labels, [(np.arange(len(labels)), groups)], 2)
+    (probe,) = fit_probes(means, labels, [TrainingPart(np.arange(len(labels)), groups)], 2)
     assert probe.weights.shape == (2, 16) and (probe.logits(means).argmax(axis=1) == labels).mean() > 0.8
     config = copy.deepcopy(build("wav2vec2-base").config)
     config.num_labels, config.hidden_size, config.num_hidden_layers = 2, 16, 3

@@ -3,6 +3,8 @@
 Run: python -m pytest tests/evaluation/test_calibration.py
 """
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +19,9 @@ from sklearn.svm import SVC
 
 from utils.data.splits import selection_folds
 from utils.evaluation.calibration import (
-    calibrate_logits,
+    calibrate,
     calibration_scores,
     fit_temperature,
-    scale_decisions,
     scale_temperature,
 )
 
@@ -67,41 +68,43 @@ def clips_of_speakers(num_speakers: int, seed: int, rare: bool = False) -> tuple
     return features[kept], table[kept].reset_index(drop=True)
 
 
-@pytest.mark.parametrize("model", [LogisticRegression(C=100), LinearDiscriminantAnalysis(solver="lsqr")])
-def test_a_linear_model_contains_its_temperature(model):
-    features, table = clips_of_speakers(10, seed=0)
-    split = table.assign(split=np.where(table["speaker"] < 6, "train", "validation"))
-    train, validation = ((split["split"] == part).to_numpy() for part in ("train", "validation"))
-    pipeline = make_pipeline(StandardScaler(), model).fit(features[train], split["label"][train])
-    before = pipeline.predict_proba(features)
-    temperature = calibrate_logits(pipeline, split, before[validation])
-    assert temperature > 1.2  # without it, too confident for other speakers
-    np.testing.assert_allclose(pipeline.predict_proba(features), scale_temperature(before, temperature))
-
-
-def test_other_models_stay_as_they_are():
-    features, table = clips_of_speakers(4, seed=1)
-    split = table.assign(split=np.where(table["speaker"] < 2, "train", "validation"))
-    model = KNeighborsClassifier().fit(features, table["label"])
-    before = model.predict_proba(features)
-    assert calibrate_logits(model, split, before[(split["split"] == "validation").to_numpy()]) == 1.0
-    np.testing.assert_array_equal(model.predict_proba(features), before)
-
-
-def fit_support_vectors(num_speakers: int, seed: int, num_train: int, **options):
-    """Return features, table, which clips train, a support vector machine, and it with probabilities."""
+def fit_and_calibrate(last, num_speakers: int, seed: int, num_train: int, **options):
+    """Return features, table, which clips train, and a fitted pipeline before and after the calibration."""
     features, table = clips_of_speakers(num_speakers, seed, **options)
     train = (table["speaker"] < num_train).to_numpy()
     rows = table[train]
-    model = make_pipeline(StandardScaler(), SVC(class_weight="balanced")).fit(
-        features[train], rows["emotion"]
-    )
+    model = make_pipeline(StandardScaler(), last).fit(features[train], rows["emotion"])
     folds = selection_folds(rows, "holdout", seed=0)
-    return features, table, train, model, scale_decisions(model, features[train], rows, folds)
+    calibrated, temperature = calibrate(copy.deepcopy(model), features[train], rows, folds, by_speaker=True)
+    return features, table, train, model, calibrated, temperature
+
+
+@pytest.mark.parametrize("last", [LogisticRegression(C=100), LinearDiscriminantAnalysis(solver="lsqr")])
+def test_a_linear_model_contains_its_temperature(last):
+    features, table, train, model, calibrated, temperature = fit_and_calibrate(last, 12, 0, 8)
+    assert temperature > 1.2  # without it, too confident for other speakers
+    before, after = (each.predict_proba(features) for each in (model, calibrated))
+    np.testing.assert_allclose(after, scale_temperature(before, temperature))
+    truth = table["emotion"][~train]
+    assert log_loss(truth, after[~train]) < log_loss(truth, before[~train])
+
+
+@pytest.mark.parametrize(
+    ("last", "by_speaker"), [(KNeighborsClassifier(), True), (LogisticRegression(), False)]
+)
+def test_models_without_logits_or_other_speakers_stay_as_they_are(last, by_speaker):
+    features, rows = clips_of_speakers(4, seed=1)
+    model = make_pipeline(StandardScaler(), last).fit(features, rows["emotion"])
+    before = model.predict_proba(features)
+    folds = selection_folds(rows, "holdout", seed=0)
+    calibrated, temperature = calibrate(model, features, rows, folds, by_speaker)
+    assert temperature == 1.0
+    np.testing.assert_array_equal(calibrated.predict_proba(features), before)
 
 
 def test_decisions_scaled_by_speaker_are_better_calibrated_than_over_clips():
-    features, table, train, model, scaled = fit_support_vectors(12, seed=2, num_train=8)
+    svm = SVC(class_weight="balanced")
+    features, table, train, model, scaled, _ = fit_and_calibrate(svm, 12, 2, 8)
     over_clips = CalibratedClassifierCV(model, ensemble=False).fit(features[train], table["emotion"][train])
     losses = [
         log_loss(table["emotion"][~train], each.predict_proba(features[~train]))
@@ -112,15 +115,15 @@ def test_decisions_scaled_by_speaker_are_better_calibrated_than_over_clips():
 
 @pytest.mark.parametrize("rare", [False, True])
 def test_the_predictions_stay_those_of_the_support_vector_machine(rare):
-    features, _, _, model, scaled = fit_support_vectors(16, seed=3, num_train=10, rare=rare)
+    svm = SVC(class_weight="balanced")
+    features, _, _, model, scaled, temperature = fit_and_calibrate(svm, 16, 3, 10, rare=rare)
     decisions = model.decision_function(features)
     assert (scaled.predict(features) == model.classes_[decisions.argmax(axis=1)]).all()
     # The logarithms of the probabilities are the decision values, up to the temperature and a constant.
     probabilities = scaled.predict_proba(features)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     ratio = np.diff(np.log(probabilities), axis=1) / np.diff(decisions, axis=1)
-    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
-    assert ratio[0, 0] > 0
+    np.testing.assert_allclose(ratio, 1 / temperature, rtol=1e-6)
 
 
 def test_a_speaker_with_most_clips_does_not_decide_on_the_temperature():
@@ -133,8 +136,7 @@ def test_a_speaker_with_most_clips_does_not_decide_on_the_temperature():
         rows = table.iloc[order].reset_index(drop=True)
         held_out = [np.flatnonzero(rows["speaker"] % 3 == fold) for fold in range(3)]
         folds = [(np.setdiff1d(rows.index, part), part) for part in held_out]
-        scaled = scale_decisions(model, features[order], rows, folds)
-        temperatures.append(-1 / scaled.calibrated_classifiers_[0].calibrators[0].a_)
+        temperatures.append(calibrate(model, features[order], rows, folds, by_speaker=True)[1])
     assert temperatures[1] == pytest.approx(temperatures[0], rel=0.3)
 
 
@@ -143,7 +145,7 @@ def test_two_emotions_have_probabilities_too():
     kept = (table["emotion"] != "sad").to_numpy()
     features, rows = features[kept], table[kept].reset_index(drop=True)
     model = make_pipeline(StandardScaler(), SVC()).fit(features, rows["emotion"])
-    scaled = scale_decisions(model, features, rows, selection_folds(rows, "holdout", seed=0))
+    scaled, _ = calibrate(model, features, rows, selection_folds(rows, "holdout", seed=0), by_speaker=True)
     probabilities = scaled.predict_proba(features)
     assert (model.predict(features) == model.classes_[probabilities.argmax(axis=1)]).all()
     assert 0.5 < probabilities.max(axis=1).mean() < 1

@@ -69,8 +69,13 @@ def load_clips(options: DataOptions, evaluate_on: Sequence[str] = ()) -> LoadedC
     return LoadedClips(table, waveforms, digests, emotions, findings)
 
 
-def plan_models(clips: LoadedClips, protocol: str, seed: int) -> Plan:
-    """Return the `split_models` of loaded clips, and log the protocol."""
+def plan_models(clips: LoadedClips, protocol: str, seed: int, validates: bool = True) -> Plan:
+    """Return the `split_models` of loaded clips, and log the protocol.
+
+    Args:
+        validates: whether the models need validation clips. Otherwise these train as well.
+    """
     plan = split_models(clips.table, protocol, clips.emotions, seed)
+    plan = plan if validates else plan.without_validation()
     logger.info("Split %s: %s", protocol, PROTOCOL_WORDS[protocol])
     return plan

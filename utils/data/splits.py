@@ -46,6 +46,14 @@ class Plan(NamedTuple):
         """Return the digest of the splits of all folds."""
         return folds_digest(list(self.folds.values()))
 
+    def without_validation(self) -> "Plan":
+        """Return the plan for models that need no validation clips: these train as well."""
+        models = {
+            name: split.assign(split=split["split"].replace("validation", "train"))
+            for name, split in self.models.items()
+        }
+        return Plan({name: models[name] for name in self.folds}, models, list(models.values())[-1])
+
     def last_test_clips(self) -> pd.DataFrame:
         """Return the test clips of the last fold, for examples and timings."""
         last = list(self.folds.values())[-1]
@@ -188,10 +196,29 @@ def selection_folds(rows: pd.DataFrame, protocol: str, seed: int) -> list[tuple[
     return list(GroupKFold(min(4, groups.nunique())).split(rows, groups=groups))
 
 
-def training_parts(splits: Iterable[pd.DataFrame], protocol: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return of each split the positions of its training clips, and their `selection_groups`."""
-    positions = [(split, np.flatnonzero(split["split"] == "train")) for split in splits]
-    return [(rows, selection_groups(split.iloc[rows], protocol).to_numpy()) for split, rows in positions]
+class TrainingPart(NamedTuple):
+    """The training clips of a model.
+
+    Attributes:
+        rows: their positions in the table.
+        groups: their `selection_groups`.
+        are_speakers: whether the groups are speakers.
+    """
+
+    rows: np.ndarray
+    groups: np.ndarray
+    are_speakers: bool = True
+
+
+def training_parts(splits: Iterable[pd.DataFrame], protocol: str) -> list[TrainingPart]:
+    """Return the training clips of each split."""
+    parts = []
+    for split in splits:
+        positions = np.flatnonzero(split["split"] == "train")
+        rows = split.iloc[positions]
+        groups = selection_groups(rows, protocol).to_numpy()
+        parts.append(TrainingPart(positions, groups, selection_unit(rows, protocol) == "speaker"))
+    return parts
 
 
 def check_protocol(protocol: str, corpora: Sequence[str]) -> list[list[str]]:
@@ -299,10 +326,12 @@ def check_split(
 
 
 def split_digest(table: pd.DataFrame) -> str:
-    """Return a SHA-256 over which clip, with which emotion, is in which split.
+    """Return a SHA-256 over which clips, with which emotions, are tested, and which train or validate.
 
-    Two runs with equal digests trained, validated and tested on the same clips under the same labels.
+    Two runs with equal digests were trained and tested on the same clips under the same labels. A model that
+    needs no validation clips trains on those of the others.
     """
+    table = table.assign(split=table["split"].replace("validation", "train"))
     columns = ["corpus", "clip", "emotion", "split"]
     rows = sorted("\t".join(row) for row in table[columns].itertuples(index=False))
     return text_digest(rows)

@@ -18,7 +18,9 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from utils.data.splits import TrainingPart
 from utils.encoders.freezing import exclude_last_state
+from utils.evaluation.calibration import best_temperature
 from utils.evaluation.metrics import mean_uar
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
@@ -31,9 +33,6 @@ and none of them uses a test speaker of its probes."""
 
 SELECTED_WEIGHT = 30.0
 """Layer weight of the selected layer; the others have 0, about 1e-13 after the softmax."""
-
-Part = tuple[np.ndarray, np.ndarray]
-"""Rows of the training clips of one probe, and the group of each for the cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Probe:
         choice: UAR (num_hidden_states + 1, len(STRENGTHS)) in the cross-validation among the training
             speakers by which layer and C were selected; the last row is the mean of all layers.
             UAR: unweighted average recall, the mean of the per-emotion recalls.
+        temperature: that calibrates it, from the held-out logits of a cross-validation over its training
+            speakers, who have the same weight; 1 if they are too few to be held out.
     """
 
     layer: int | None
@@ -55,6 +56,13 @@ class Probe:
     weights: np.ndarray
     bias: np.ndarray
     choice: np.ndarray
+    temperature: float = 1.0
+
+    @property
+    def facts(self) -> dict:
+        """What a run notes of a model that is this probe; its UAR is that of the cross-validation."""
+        uar = {"probe": float(self.choice.max())}
+        return {"kept": "probe", "temperature": self.temperature, "validation_uar": uar}
 
     def logits(self, means: np.ndarray, rows: Sequence[int] | slice = slice(None)) -> np.ndarray:
         """(num_clips, num_hidden_states, hidden_size) -> float64 (num_rows, num_labels)"""
@@ -64,7 +72,7 @@ class Probe:
 def fit_probes(
     means: np.ndarray,
     labels: np.ndarray,
-    parts: Sequence[Part],
+    parts: Sequence[TrainingPart],
     num_labels: int,
     corpora: Sequence[str] | None = None,
 ) -> list[Probe]:
@@ -75,9 +83,8 @@ def fit_probes(
     Args:
         means: float32 (num_clips, num_hidden_states, hidden_size).
         labels: int (num_clips,).
-        parts: for each probe the rows of its training clips and the group of each, see
-            `splits.selection_groups`. Clips of one group are on the same side of each split of the
-            cross-validation that selects layer and C.
+        parts: for each probe its training clips. Clips of one group are on the same side of each split of
+            the cross-validation that selects layer and C.
         num_labels: every label occurs in every part.
         corpora: of each clip, (num_clips,): layer and C are selected by the mean of the corpora's UAR; None:
             all clips are of one corpus.
@@ -89,19 +96,21 @@ def fit_probes(
     return broadcast_object_list(probes)
 
 
-def _fit_probes(means, labels, parts: Sequence[Part], num_labels: int, corpora) -> list[Probe]:
+def _fit_probes(means, labels, parts: Sequence[TrainingPart], num_labels: int, corpora) -> list[Probe]:
     candidates = [*range(means.shape[1]), None]
     blocks = _selection_blocks(parts)
     choices = _cross_validate_layers(means, labels, parts, corpora, dict.fromkeys(blocks), candidates)
     probes = []
-    for block, (rows, _) in zip(blocks, parts, strict=True):
-        choice = choices[block]
+    for block, part in zip(blocks, parts, strict=True):
+        rows, choice = part.rows, choices[block]
         best, strength = np.unravel_index(choice.argmax(), choice.shape)
         layer, strength = candidates[best], STRENGTHS[strength]
-        scaler, model = _fit(_layer_features(means, layer, rows), labels[rows], [strength])[0]
+        features = _layer_features(means, layer, rows)
+        scaler, model = _fit(features, labels[rows], [strength])[0]
+        temperature = _fit_temperature(features, labels[rows], part, strength)
         weights = _row_per_label(model.coef_, num_labels) / scaler.scale_
         bias = _row_per_label(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
-        probes.append(Probe(layer, strength, weights, bias, choice))
+        probes.append(Probe(layer, strength, weights, bias, choice, temperature))
     return probes
 
 
@@ -119,26 +128,26 @@ def _cross_validate_layers(means, labels, parts, corpora, blocks, candidates) ->
     return dict(zip(blocks, scores, strict=True))
 
 
-def _selection_blocks(parts: Sequence[Part]) -> list[range]:
+def _selection_blocks(parts: Sequence[TrainingPart]) -> list[range]:
     """Return, for each part, the consecutive parts with which it shares a selection (see `MIN_COMMON`)."""
     blocks = [range(1)]
     for number in range(1, len(parts)):
         extended = range(blocks[-1].start, number + 1)
         num_common = len(_common_rows(parts, extended)[0])
-        if all(num_common >= MIN_COMMON * len(parts[each][0]) for each in extended):
+        if all(num_common >= MIN_COMMON * len(parts[each].rows) for each in extended):
             blocks[-1] = extended
         else:
             blocks.append(range(number, number + 1))
     return [block for block in blocks for _ in block]
 
 
-def _common_rows(parts: Sequence[Part], block: range) -> Part:
+def _common_rows(parts: Sequence[TrainingPart], block: range) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that are in the training clips of all parts of a block, and their groups."""
-    rows, groups = parts[block.start]
-    is_common = np.ones(len(rows), dtype=bool)
+    first = parts[block.start]
+    is_common = np.ones(len(first.rows), dtype=bool)
     for number in block:
-        is_common &= np.isin(rows, parts[number][0])
-    return rows[is_common], np.asarray(groups)[is_common]
+        is_common &= np.isin(first.rows, parts[number].rows)
+    return first.rows[is_common], np.asarray(first.groups)[is_common]
 
 
 def _layer_features(means: np.ndarray, layer: int | None, rows: Sequence[int] | slice) -> np.ndarray:
@@ -165,6 +174,23 @@ def _cross_validate(
         for number, (scaler, model) in enumerate(_fit(features[train], labels[train], STRENGTHS)):
             predictions[number, test] = model.predict(scaler.transform(features[test]))
     return np.array([mean_uar(labels, row, corpora) for row in predictions])
+
+
+def _fit_temperature(features: np.ndarray, labels: np.ndarray, part: TrainingPart, strength: float) -> float:
+    """Return the temperature of a probe, see `Probe`."""
+    if not part.are_speakers:
+        return 1.0
+    _, label_ids = np.unique(labels, return_inverse=True)
+    logits = np.zeros((len(labels), label_ids.max() + 1))
+    for train, test in GroupKFold(min(4, len(np.unique(part.groups)))).split(features, labels, part.groups):
+        scaler, model = _fit(features[train], labels[train], [strength])[0]
+        decisions = model.decision_function(scaler.transform(features[test]))
+        if decisions.ndim == 1:
+            logits[test, 1] = decisions
+        else:
+            logits[np.ix_(test, np.searchsorted(np.unique(labels), model.classes_))] = decisions
+    _, group_ids, sizes = np.unique(part.groups, return_inverse=True, return_counts=True)
+    return best_temperature(logits, label_ids, weights=1 / sizes[group_ids])
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[tuple]:

@@ -3,17 +3,16 @@
 No module here knows a framework: a model is a function of waveforms that returns probabilities.
 """
 
-from utils.evaluation.calibration import calibrate_logits, fit_temperature, scale_decisions
+from utils.evaluation.calibration import calibrate, fit_temperature
 from utils.evaluation.explanations import occlude, permutation_importance
 from utils.evaluation.metrics import mean_uar
 from utils.evaluation.robustness import predict_perturbed
 
 __all__ = [
-    "calibrate_logits",
+    "calibrate",
     "fit_temperature",
     "mean_uar",
     "occlude",
     "permutation_importance",
     "predict_perturbed",
-    "scale_decisions",
 ]

@@ -181,7 +181,9 @@ class TrainingRun:
 
     def finish(self, model: TrainedModel) -> None:
         """Report the run with its saved model, score the user's recordings, and publish."""
-        predictions = {"validation": self._validated, "test": pd.concat(self._tested, ignore_index=True)}
+        predictions = {"test": pd.concat(self._tested, ignore_index=True)}
+        if self._validated is not None:
+            predictions["validation"] = self._validated
         metrics = report_run(
             self.folder, self.script, sys.argv[1:], self.arguments, self.clips, self.plan, predictions, model,
             {name: facts["temperature"] for name, facts in self.facts.items()},

@@ -15,10 +15,12 @@ def export_and_compare(folder: Path, clips: LoadedClips, plan: Plan) -> dict:
 
     Args:
         folder: with the saved classifier.
-        clips, plan: of the run. Quantization is calibrated on validation clips and compared on test clips.
+        clips, plan: of the run. Quantization is calibrated on validation clips, or training clips of
+            a model without, and compared on test clips.
     """
-    validation = plan.final[plan.final["split"] == "validation"]
-    stored = export_onnx(folder, pick_waveforms(validation, clips.waveforms, clips.emotions)[0])
+    is_validation = plan.final["split"] == "validation"
+    calibration = plan.final[is_validation if is_validation.any() else plan.final["split"] == "train"]
+    stored = export_onnx(folder, pick_waveforms(calibration, clips.waveforms, clips.emotions)[0])
     test, audio = plan.last_test_clips(), Waveforms(clips.waveforms)
     # Beside scores of folds, the saved model was trained on these clips: no UAR.
     labels = test["label"].tolist() if len(plan.models) == 1 else None

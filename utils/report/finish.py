@@ -83,7 +83,8 @@ def report_run(
     Args:
         folder: the run's.
         script, command_line, arguments: what was run, with every option.
-        predictions: `validation` (of the saved model) and `test`, each a `prediction_table`.
+        predictions: `test` and, of the saved model, `validation` if it was validated: a `prediction_table`
+            each.
         model: the saved one.
         temperatures: name of each model of the plan -> the temperature by which its logits were divided.
         started: `time.perf_counter()` at which the run began.

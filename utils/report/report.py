@@ -41,7 +41,7 @@ def describe_run(
         script, command_line, arguments: what was run; tokens and this machine's paths are taken out.
         clips: of the run.
         plan: their splits.
-        predictions: `validation` and `test`, each a `prediction_table`.
+        predictions: `test` and, of models that were validated, `validation`, each a `prediction_table`.
         packages: whose versions to note.
     """
     test, emotions, protocol = predictions["test"], clips.emotions, arguments["protocol"]
@@ -59,8 +59,7 @@ def describe_run(
         "split": describe_split(plan.final),
         "split_digest": plan.digest(),
         "folds": [] if protocol in SINGLE_MODEL else _describe_folds(test, emotions),
-        "validation": score_predictions(predictions["validation"], emotions),
-        "test": score_predictions(test, emotions),
+        **{part: score_predictions(table, emotions) for part, table in predictions.items()},
         "test_per_corpus": {
             name: score_predictions(rows, emotions) for name, rows in test.groupby("corpus", sort=False)
         },
