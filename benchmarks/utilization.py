@@ -13,6 +13,7 @@ PEAK_TFLOPS = {
     "V100": (125, 15.7),
     "A100": (312, 19.5),
     "H100": (989, 67),
+    "H200": (989, 67),
 }
 """Peak TFLOPS in 16-bit and in float32 arithmetic without sparsity, from the data sheets of NVIDIA."""
 
