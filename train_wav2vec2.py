@@ -47,10 +47,8 @@ class ModelOptions:
                   "choices": ["tiny", "base", "large"]},
     )  # fmt: skip
     no_probe: bool = field(default=False, metadata={"help": "Fine-tune from a fresh head, not a probe."})
-    window_seconds: int | None = field(
-        default=None,
-        metadata={"help": "Of Whisper encoders; default: that of the longest training clip."},
-    )
+    window_seconds: int | None = field(default=None, metadata={"help": "Of Whisper; default: chosen."})
+    keep_layers: int | None = field(default=None, metadata={"help": "Layers to keep; default: chosen."})
     unfreeze_layers: int = field(default=3, metadata={"help": "Fine-tune this many of the last layers."})
     parameter_efficient: str = field(
         default="none",
@@ -66,20 +64,19 @@ class TrainingOptions:
 
     _argument_group_name = "training"
 
-    num_train_epochs: float = field(default=20, metadata={"help": "Epochs of fine-tuning; 0: probe alone."})
+    num_train_epochs: float = field(default=15, metadata={"help": "Epochs of fine-tuning; 0: probe alone."})
     global_batch_size: int = field(
-        default=8, metadata={"help": "Clips per optimiser step, over all GPUs and accumulation steps."}
+        default=16, metadata={"help": "Clips per optimiser step, over all GPUs and accumulation steps."}
     )
     per_device_train_batch_size: int | None = field(
         default=None, metadata={"help": "Clips per GPU and forward pass; default: from --global_batch_size."}
     )
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Passes per optimiser step."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Of the encoder layers."})
+    learning_rate: float = field(default=3e-5, metadata={"help": "Of the encoder layers."})
     head_learning_rate: float = field(default=1e-4, metadata={"help": "Of the head."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    lr_scheduler_type: str = field(
-        default="reduce_lr_on_plateau", metadata={"help": "Any schedule of transformers."}
-    )
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "Any schedule of transformers."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Share, if below 1, or number of the steps."})
     early_stopping_patience: int = field(
         default=5, metadata={"help": "Stop after so many epochs without a better validation UAR."}
     )
@@ -237,7 +234,7 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
         candidates["probe"] = job.predict_probe(name, split[split["split"] == "validation"])
     if job.training.num_train_epochs > 0:
         classifier = job.new_classifier(probe)
-        train, validation = job.training_sets(split, dataset)
+        train, validation = job.training_sets(split, dataset, classifier)
         folder = run.checkpoints_of(name)
         job.args.output_dir = str(folder)
         resumes = run.options.resume_from_checkpoint is not None
@@ -285,7 +282,7 @@ def describe(job: EncoderJob, saved: torch.nn.Module, trainer: Trainer | None) -
     return TrainedModel(
         predict_proba=deployed.predict_proba,
         classify=deployed.classify,
-        about=describe_classifier(saved, run.folder, job.model, run.facts, job.encoded),
+        about=describe_classifier(saved, run.folder, job.model, run.facts),
         training=describe_training(job.training, job.args, trainer, run.facts, job.encoded)
         | {"resumed": job.resumed, "num_processes": job.args.world_size},
         packages=("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface_hub"),

@@ -300,9 +300,9 @@ def _our_trainer(setup: Setup, size: str, augmented: bool, batch_size: int, lora
     from utils.data.dataset import build_dataset
     from utils.encoders.batches import Clips, EqualLengthSampler
     from utils.encoders.classifier import build_classifier
-    from utils.encoders.embeddings import embed
+    from utils.encoders.embeddings import fill_frames
     from utils.encoders.frames import Frames
-    from utils.encoders.freezing import count_frames, num_used_layers
+    from utils.encoders.freezing import count_frames, count_frozen_layers
     from utils.encoders.partial_model import FrozenClips
 
     split, waveforms, emotions = setup.data
@@ -318,12 +318,11 @@ def _our_trainer(setup: Setup, size: str, augmented: bool, batch_size: int, lora
         model.to("cuda" if setup.on_gpu else "cpu")
         folder = Path(tempfile.mkdtemp(dir=setup.scratch))
         lengths = rows["num_samples"].tolist()
-        layer = num_used_layers(model.config) - ModelOptions.unfreeze_layers
+        layer = count_frozen_layers(model, ModelOptions.unfreeze_layers)
         frames = Frames(folder, layer, count_frames(model, lengths), model.config.hidden_size)
-        digests = rows["digest"].tolist()
-        means = embed(model, extractor, waveforms.select(rows.index), lengths, digests, folder, frames)
+        fill_frames(model, extractor, waveforms.select(rows.index), lengths, frames)
         labels = [emotions.index(emotion) for emotion in rows["emotion"]]
-        clips = FrozenClips(frames, means, np.arange(len(rows)), labels)
+        clips = FrozenClips(frames, np.arange(len(rows)), labels)
     folder = tempfile.mkdtemp(dir=setup.scratch)
     return our_trainer(setup.sizes[size], clips, emotions, folder, augmented, lora, batch_size), rows
 

@@ -25,7 +25,6 @@ from utils.encoders import FineTuning, build_classifier, build_trainer, training
 from utils.encoders.batches import Clips
 from utils.encoders.classifier import SIZES
 from utils.encoders.embeddings import embed
-from utils.encoders.freezing import num_used_layers
 from utils.encoders.probe import fit_probes
 from utils.options import RunOptions
 from utils.runtime import describe_device, logger, run_script
@@ -65,7 +64,7 @@ def main() -> None:
 
     logger.setLevel(logging.WARNING)
     dataset = build_dataset(next(iter(folds.values())), clips.waveforms, clips.emotions)
-    for num_layers in sorted({ModelOptions.unfreeze_layers, num_used_layers(model.config)}):
+    for num_layers in sorted({ModelOptions.unfreeze_layers, model.config.num_hidden_layers}):
         seconds = time_fine_tuning(args.from_config, num_layers, dataset, clips.emotions)
         print(
             f"{NUM_EPOCHS} epochs, {num_layers:2d} layers tuned    {seconds:8.0f} s, "

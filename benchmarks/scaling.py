@@ -91,20 +91,20 @@ def measure(size: str, results: Path) -> None:
         torch.manual_seed(0)
         model, extractor = build_classifier("", size, ("angry", "happy"))
         unfreeze_layers = ModelOptions.unfreeze_layers
-        frames, means, speed = measure_encoding(model, extractor, size, results.parent, unfreeze_layers)
+        frames, speed = measure_encoding(model, extractor, size, results.parent, unfreeze_layers)
         speeds = {"encoding": speed}
-        speeds["fine-tuning"] = measure_fine_tuning(model, frames, means, options, unfreeze_layers, args)
+        speeds["fine-tuning"] = measure_fine_tuning(model, frames, options, unfreeze_layers, args)
     if args.should_save:
         results.write_text(json.dumps(speeds))
 
 
 def measure_encoding(model, extractor, size: str, folder: Path, unfreeze_layers: int):
-    """Return the frames and means of noise, and the clips per second."""
+    """Return the frames of noise, and the clips per second of its embedding."""
     from accelerate import PartialState
 
-    from utils.encoders.embeddings import embed
+    from utils.encoders.embeddings import embed, fill_frames
     from utils.encoders.frames import Frames
-    from utils.encoders.freezing import count_frames, num_used_layers
+    from utils.encoders.freezing import count_frames, count_frozen_layers
 
     generator = np.random.default_rng(0)
     noise = generator.standard_normal((ENCODED_CLIPS[size], 3 * SAMPLING_RATE), dtype=np.float32)
@@ -112,19 +112,21 @@ def measure_encoding(model, extractor, size: str, folder: Path, unfreeze_layers:
     num_samples, digests = [3 * SAMPLING_RATE] * len(noise), [str(row) for row in range(len(noise))]
     with PartialState().main_process_first():
         num_frames = count_frames(model, num_samples)
-        layer = num_used_layers(model.config) - unfreeze_layers
+        layer = count_frozen_layers(model, unfreeze_layers)
         frames = Frames(folder / "frozen", layer, num_frames, model.config.hidden_size)
     start = time.perf_counter()
-    means = embed(model, extractor, waveforms, num_samples, digests, folder / "cache", frames)
-    return frames, means, len(noise) / (time.perf_counter() - start)
+    embed(model, extractor, waveforms, num_samples, digests, folder / "cache")
+    seconds = time.perf_counter() - start
+    fill_frames(model, extractor, waveforms, num_samples, frames)
+    return frames, len(noise) / seconds
 
 
-def measure_fine_tuning(model, frames, means: np.ndarray, options, unfreeze_layers: int, args) -> float:
+def measure_fine_tuning(model, frames, options, unfreeze_layers: int, args) -> float:
     """Return the clips per second of fine-tuning on encoded clips."""
     from utils.encoders import FineTuning, FrozenClips, build_trainer, fine_tune
 
-    train = FrozenClips(frames, means, np.arange(TUNED_CLIPS), np.arange(TUNED_CLIPS) % 2)
-    validation = FrozenClips(frames, means, np.arange(2), np.arange(2))
+    train = FrozenClips(frames, np.arange(TUNED_CLIPS), np.arange(TUNED_CLIPS) % 2)
+    validation = FrozenClips(frames, np.arange(2), np.arange(2))
     tuning = FineTuning(
         unfreeze_layers,
         None,

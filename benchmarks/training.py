@@ -20,7 +20,6 @@ the share of its peak in floating-point operations (of the model without padding
 import argparse
 import logging
 import resource
-import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -43,9 +42,9 @@ from utils.data.options import DataOptions
 from utils.encoders import build_classifier
 from utils.encoders.batches import Clips, EqualLengthSampler
 from utils.encoders.classifier import SIZES
-from utils.encoders.embeddings import embed
+from utils.encoders.embeddings import fill_frames
 from utils.encoders.frames import Frames
-from utils.encoders.freezing import count_frames, num_used_layers
+from utils.encoders.freezing import count_frames, count_frozen_layers
 from utils.encoders.partial_model import FrozenClips, similar_length_groups
 from utils.options import RunOptions
 from utils.runtime import describe_device, logger, run_script
@@ -174,7 +173,7 @@ def compare(args, model, extractor, table, clips, waveforms, folder: Path) -> No
     """Print the speed of each recipe on the clips of a block."""
     emotions = clips.features["label"].names
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    frozen, whole_pass, short_pass = encode(model, extractor, table, clips["label"][:], waveforms, folder)
+    frozen, seconds = encode(model, extractor, table, clips["label"][:], waveforms, folder)
     size, output_dir = args.from_config, str(folder / "run")
     augmented = Clips(clips, extractor, augmented=True)
     trainers = {
@@ -189,13 +188,10 @@ def compare(args, model, extractor, table, clips, waveforms, folder: Path) -> No
     speeds = {name: statistics.median(values) for name, values in blocks.items()}
 
     print(f"\n{'':34s} clips per second  times the usual recipe (median, then the blocks)")
-    for description, speed, values in table_rows(speeds, blocks, len(table) / whole_pass):
+    for description, speed, values in table_rows(speeds, blocks, len(table) / seconds):
         ratios = ", ".join(f"{value:.2f}" for value in values)
         print(f"{description:34s} {speed:16.2f}  {speed / speeds['usual']:6.2f}   {ratios}")
-    print(
-        f"the pass, which the probe also uses: {len(table) / whole_pass:.2f} clips per second; "
-        f"{len(table) / short_pass:.2f} with cached layer means"
-    )
+    print(f"the pass through the frozen layers: {len(table) / seconds:.2f} clips per second")
     if torch.cuda.is_available():
         for name, trainer in trainers.items():
             lengths = table["num_samples"].tolist()
@@ -203,22 +199,17 @@ def compare(args, model, extractor, table, clips, waveforms, folder: Path) -> No
             print_utilization(name, trainer, num_steps[name], speeds[name] * flops, args.peak_tflops)
 
 
-def encode(model, extractor, table, labels, waveforms, folder: Path) -> tuple[FrozenClips, float, float]:
-    """Return the encoded clips, the seconds of a whole pass, and those of a pass with cached means."""
+def encode(model, extractor, table, labels, waveforms, folder: Path) -> tuple[FrozenClips, float]:
+    """Return the outputs of the frozen layers, and the seconds of their pass, after one for warm-up."""
     lengths = table["num_samples"].tolist()
-    layer = num_used_layers(model.config) - ModelOptions.unfreeze_layers
+    layer = count_frozen_layers(model, ModelOptions.unfreeze_layers)
     num_frames = count_frames(model, lengths)
-    seconds = []
-    for name in ("warm-up", "whole", "short"):
-        if name != "short":
-            shutil.rmtree(folder / "means", ignore_errors=True)
+    for name in ("warm-up", "timed"):
         frames = Frames(folder / name, layer, num_frames, model.config.hidden_size)
         start = now()
-        means = embed(
-            model, extractor, waveforms, lengths, table["digest"].tolist(), folder / "means", frames
-        )
-        seconds.append(now() - start)
-    return FrozenClips(frames, means, np.arange(len(table)), labels), *seconds[1:]
+        fill_frames(model, extractor, waveforms, lengths, frames)
+        seconds = now() - start
+    return FrozenClips(frames, np.arange(len(table)), labels), seconds
 
 
 def time_in_turns(

@@ -554,7 +554,7 @@ def test_pretrained_encoders_of_each_family_keep_their_weights(config_class, mod
     encoder.save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
     model, extractor = build_classifier(str(tmp_path), None, ("sad", "angry"))
-    assert model.config.id2label == {0: "sad", 1: "angry"} and model.config.use_weighted_layer_sum
+    assert model.config.id2label == {0: "sad", 1: "angry"} and not model.config.use_weighted_layer_sum
     assert extractor.return_attention_mask
     for name, weight in encoder.state_dict().items():
         torch.testing.assert_close(model.base_model.state_dict()[name], weight)
@@ -571,7 +571,7 @@ def test_of_a_classifier_of_another_task_only_the_encoder_is_used(tmp_path):
     old.save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     model, extractor = build_classifier(str(tmp_path), None, ("sad", "angry"))
-    assert torch.equal(model.layer_weights, torch.full((3,), 1 / 3))
+    assert not model.config.use_weighted_layer_sum
     assert not (model.classifier.weight == 7).any()
     for name, weight in old.base_model.state_dict().items():
         torch.testing.assert_close(model.base_model.state_dict()[name], weight)

@@ -10,30 +10,25 @@ from datasets import Dataset
 from test_freezing import build, every_encoder, random_clips
 from transformers import Wav2Vec2FeatureExtractor
 
-from utils.encoders.embeddings import embed
+from utils.encoders.embeddings import fill_frames
 from utils.encoders.frames import Frames
-from utils.encoders.freezing import count_frames, exclude_last_state, freeze_all_but_last, num_used_layers
-from utils.encoders.hidden_states import hidden_states, layer_means
+from utils.encoders.freezing import count_frames, freeze_all_but_last
+from utils.encoders.hidden_states import hidden_states
 from utils.encoders.partial_model import MAX_PADDING, FrozenClips, TunedLayers, similar_length_groups
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=False)
 
 
-def frozen_outputs(model, clip: torch.Tensor, num_frozen: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the frames and means of a clip as in `FrozenClips`."""
-    states, num_frames = hidden_states(model, [clip], num_frozen + 1)
-    means = layer_means(states[: num_frozen + 1], num_frames)
-    return states[num_frozen][0].clone(), means[0].clone()
+def layer_input(model, clip: torch.Tensor, num_frozen: int) -> torch.Tensor:
+    """Return the frames of a clip as in `FrozenClips`."""
+    states, _ = hidden_states(model, [clip], num_frozen)
+    return states[num_frozen][0].clone()
 
 
 @every_encoder
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
 def test_logits_and_gradients_are_those_of_the_whole_model(encoder, num_layers):
     model = build(encoder)
-    num_used = num_used_layers(model.config)
-    num_layers = min(num_layers, num_used)
-    torch.nn.init.normal_(model.layer_weights)
-    exclude_last_state(model)
     freeze_all_but_last(model, num_layers)
     clips = random_clips(16_000, 15_000, 9_000, 16_000)  # all but one share a forward pass
     whole = torch.cat([model(clip[None]).logits for clip in clips])
@@ -42,7 +37,7 @@ def test_logits_and_gradients_are_those_of_the_whole_model(encoder, num_layers):
     model.zero_grad()
 
     tuned = TunedLayers(model, num_layers)
-    logits = tuned([frozen_outputs(model, clip, num_used - num_layers) for clip in clips])
+    logits = tuned([layer_input(model, clip, max(0, 3 - num_layers)) for clip in clips])
     torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-4)
     logits.square().sum().backward()
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
@@ -85,35 +80,32 @@ class LayerCounter:
 
 
 @every_encoder
-def test_one_pass_computes_means_and_frames_and_with_cached_means_runs_fewer_layers(encoder, tmp_path):
+def test_only_the_frozen_layers_run_and_only_for_missing_clips(encoder, tmp_path):
     model = build(encoder)
     lengths = [8_000, 6_000, 7_000]
     clips = random_clips(*lengths)
     waveforms = Dataset.from_dict({"waveform": [clip.numpy() for clip in clips]})
-    digests = ["a", "b", "c"]
 
-    def encode(name: str, num_frozen: int = 1) -> tuple[np.ndarray, Frames, list[int]]:
-        frames = Frames(tmp_path / name, num_frozen, count_frames(model, lengths), 32)
+    def fill() -> tuple[Frames, list[int]]:
+        frames = Frames(tmp_path, 2, count_frames(model, lengths), 32)
         layers = LayerCounter(model)
-        means = embed(model, EXTRACTOR, waveforms, lengths, digests, tmp_path / "cache", frames)
-        return means, frames, layers.counts
+        fill_frames(model, EXTRACTOR, waveforms, lengths, frames)
+        return frames, layers.counts
 
-    means, frames, counts = encode("first")
-    assert counts == [3, 3, 3]
-    again, same, counts = encode("second")
-    assert counts == [3, 3, 0]  # one more than is frozen: its input is recorded
-    np.testing.assert_array_equal(again, means)
+    frames, counts = fill()
+    checks = counts[2]  # of the encoder, with all layers, before the pass
+    assert counts == [checks + 3, checks + 3, checks]
     for row, clip in enumerate(clips):
-        expected, expected_means = frozen_outputs(model, clip, 1)
-        np.testing.assert_allclose(frames[row], expected, atol=1e-5)
-        np.testing.assert_array_equal(same[row], frames[row])
-        item = FrozenClips(frames, means, np.array([row]), [2])[0]
-        np.testing.assert_allclose(item["input_values"][1], expected_means, atol=1e-5)
+        np.testing.assert_allclose(frames[row], layer_input(model, clip, 2), atol=1e-5)
+        item = FrozenClips(frames, np.array([row]), [2])[0]
+        np.testing.assert_array_equal(item["input_values"], frames[row])
         assert item["label"] == 2
 
-    same._is_filled[1] = 0  # as in a killed pass
-    same.values[:] = 0
-    *_, counts = encode("second")
-    assert counts == [1, 1, 0]
-    np.testing.assert_array_equal(same[1], frames[1])
+    expected = frames[1]
+    frames._is_filled[1] = 0  # as in a killed pass
+    frames.values[:] = 0
+    same, counts = fill()
+    assert counts[0] - counts[2] == 1
+    np.testing.assert_array_equal(same[1], expected)
     assert not same[0].any()
+    assert fill()[1] == [0, 0, 0]

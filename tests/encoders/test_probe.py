@@ -18,8 +18,8 @@ from test_freezing import build, every_encoder
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
 
 from utils.data.splits import TrainingPart
-from utils.encoders.freezing import num_used_layers
-from utils.encoders.hidden_states import hidden_states, layer_means
+from utils.encoders.families import keep_layers
+from utils.encoders.hidden_states import hidden_states, output_means
 from utils.encoders.probe import STRENGTHS, Probe, fit_probes, fold_into, scale_logits
 from utils.evaluation.calibration import best_temperature
 
@@ -38,12 +38,15 @@ def speakers_and_clips(num_speakers: int, layer: int, num_layers: int = 4, num_l
     return means.astype(np.float32), labels, groups
 
 
-def test_the_informative_layer_is_selected():
+def test_the_encoder_is_cut_after_the_informative_layer():
     means, labels, groups = speakers_and_clips(6, layer=2)
-    (probe,) = fit_probes(means, labels, [TrainingPart(np.arange(len(labels)), groups)], NUM_LABELS)
-    assert probe.layer == 2 and probe.strength in STRENGTHS
-    assert probe.choice.shape == (5, len(STRENGTHS))
-    assert probe.choice[2].max() == probe.choice.max() > 0.6 > probe.choice[0].max()
+    part = [TrainingPart(np.arange(len(labels)), groups)]
+    (probe,) = fit_probes(means, labels, part, NUM_LABELS)
+    assert probe.num_layers == 3 and probe.strength in STRENGTHS
+    assert list(probe.choice) == [1, 2, 3, 4]
+    assert probe.facts["validation_uar"]["probe"] == probe.choice[3].max() > 0.6 > probe.choice[1].max()
+    (given,) = fit_probes(means, labels, part, NUM_LABELS, num_layers=2)
+    assert given.num_layers == 2 and list(given.choice) == [2]
 
 
 def test_the_probabilities_are_those_of_scikit_learn():
@@ -64,8 +67,8 @@ def test_the_temperature_comes_from_speakers_that_are_held_out():
     for train, test in GroupKFold(4).split(rows, groups=groups):
         model = make_pipeline(
             StandardScaler(), LogisticRegression(C=probe.strength, class_weight="balanced", max_iter=2_000)
-        ).fit(means[train, probe.layer], labels[train])
-        held_out[test] = model.decision_function(means[test, probe.layer])
+        ).fit(means[train, probe.num_layers - 1], labels[train])
+        held_out[test] = model.decision_function(means[test, probe.num_layers - 1])
     assert probe.temperature == pytest.approx(best_temperature(held_out, labels), rel=1e-3)
     (by_text,) = fit_probes(means, labels, [TrainingPart(rows, groups, are_speakers=False)], NUM_LABELS)
     assert by_text.temperature == 1.0
@@ -80,7 +83,7 @@ def test_clips_outside_the_training_part_have_no_influence():
     (after,) = fit_probes(
         changed, np.where(groups == 3, 0, labels), [TrainingPart(part, groups[part])], NUM_LABELS
     )
-    np.testing.assert_array_equal(before.choice, after.choice)
+    np.testing.assert_equal(before.choice, after.choice)
     np.testing.assert_array_equal(before.weights, after.weights)
 
 
@@ -95,8 +98,8 @@ def test_the_layer_is_selected_by_all_corpora_not_by_the_largest():
         noise = np.where(corpora == corpus, 0.3, 1.6)[:, None]
         means[:, layer] = np.eye(16)[labels] + noise * generator.standard_normal((len(labels), 16))
     part = [TrainingPart(np.arange(len(labels)), groups)]
-    assert fit_probes(means, labels, part, NUM_LABELS)[0].layer == 1
-    assert fit_probes(means, labels, part, NUM_LABELS, corpora)[0].layer == 2
+    assert fit_probes(means, labels, part, NUM_LABELS)[0].num_layers == 2
+    assert fit_probes(means, labels, part, NUM_LABELS, corpora)[0].num_layers == 3
 
 
 def test_the_cross_validation_is_split_by_speaker():
@@ -108,7 +111,11 @@ def test_the_cross_validation_is_split_by_speaker():
     (probe,) = fit_probes(
         means.astype(np.float32), labels, [TrainingPart(np.arange(160), groups)], NUM_LABELS
     )
-    assert probe.choice.max() < 0.6  # with a split by clips it would be 1
+    assert probe.facts["validation_uar"]["probe"] < 0.6  # with a split by clips it would be 1
+
+
+def equal(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[each], b[each]) for each in a)
 
 
 def test_probes_with_mostly_common_clips_share_a_selection_without_their_test_speakers():
@@ -119,10 +126,10 @@ def test_probes_with_mostly_common_clips_share_a_selection_without_their_test_sp
     # Of 11 training speakers each, 9 are common to three probes; four probes have 8 in common, too few.
     blocks = [probes[start : start + 3] for start in (0, 3, 6, 9)]
     for number, block in enumerate(blocks):
-        assert all(np.array_equal(probe.choice, block[0].choice) for probe in block)
+        assert all(equal(probe.choice, block[0].choice) for probe in block)
         common = np.flatnonzero((groups < 3 * number) | (groups >= 3 * number + 3))
         (alone,) = fit_probes(means, labels, [TrainingPart(common, groups[common])], NUM_LABELS)
-        assert np.array_equal(alone.choice, block[0].choice)
+        assert equal(alone.choice, block[0].choice)
     # Each probe is fitted on all its own training clips.
     assert all(not np.array_equal(a.weights, b.weights) for a, b in itertools.pairwise(probes))
 
@@ -132,7 +139,7 @@ def test_probes_with_mostly_common_clips_share_a_selection_without_their_test_sp
         for rows in (np.flatnonzero(groups // 4 != fold) for fold in range(3))
     ]
     choices = [probe.choice for probe in fit_probes(means, labels, parts, NUM_LABELS)]
-    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(choices))
+    assert not any(equal(a, b) for a, b in itertools.pairwise(choices))
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +148,9 @@ def recordings(demo_folder) -> list:
 
 
 @every_encoder
-@pytest.mark.parametrize("layer", [0, 3, None])
+@pytest.mark.parametrize("num_layers", [1, 3])
 def test_pipeline_gives_the_probabilities_of_scikit_learn_for_audio_files(
-    encoder, layer, recordings, tmp_path
+    encoder, num_layers, recordings, tmp_path
 ):
     model = build(encoder)
     waveforms = [librosa.load(path, sr=16_000)[0] for path in recordings]
@@ -151,16 +158,15 @@ def test_pipeline_gives_the_probabilities_of_scikit_learn_for_audio_files(
         torch.as_tensor(EXTRACTOR(waveform, sampling_rate=16_000)["input_values"][0])
         for waveform in waveforms
     ]
-    means = layer_means(*hidden_states(model, values)).numpy()
+    means = output_means(model, *hidden_states(model, values)).numpy()
     labels = np.arange(len(values)) % NUM_LABELS
-    used = num_used_layers(model.config) + 1
-    layer = layer and min(layer, used - 1)
-    features = means[:, :used].mean(axis=1) if layer is None else means[:, layer]
+    features = means[:, num_layers - 1]
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, labels)
 
     scaler, regression = reference[0], reference[1]
     weights = regression.coef_ / scaler.scale_
-    probe = Probe(layer, 0.1, weights, regression.intercept_ - weights @ scaler.mean_, np.zeros(0))
+    probe = Probe(num_layers, 0.1, weights, regression.intercept_ - weights @ scaler.mean_, {})
+    keep_layers(model, num_layers)
     fold_into(model, probe)
     model.save_pretrained(tmp_path)
     EXTRACTOR.save_pretrained(tmp_path)
@@ -182,7 +188,5 @@ def test_two_emotions_and_a_temperature(tmp_path):
     fold_into(model, probe)
     scale_logits(model, 0.5)
     with torch.inference_mode():
-        weights = model.layer_weights.softmax(-1)
-        hidden = (torch.as_tensor(means) * weights[:, None]).sum(dim=1)
-        logits = model.classifier(model.projector(hidden))
+        logits = model.classifier(model.projector(torch.as_tensor(means[:, probe.num_layers - 1])))
     np.testing.assert_allclose(logits.numpy(), probe.logits(means) / 2, atol=1e-4)

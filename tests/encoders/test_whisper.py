@@ -28,9 +28,9 @@ from utils.data.audio import SAMPLING_RATE
 from utils.encoders.batches import Clips
 from utils.encoders.classifier import build_classifier
 from utils.encoders.embeddings import embed
-from utils.encoders.families import FAMILIES, check_exportable
+from utils.encoders.families import FAMILIES, check_exportable, keep_layers
 from utils.encoders.freezing import add_lora, count_frames, freeze_all_but_last, is_head, predict
-from utils.encoders.hidden_states import hidden_states, layer_means
+from utils.encoders.hidden_states import hidden_states, output_means
 from utils.encoders.partial_model import TunedLayers
 from utils.encoders.probe import Probe, fold_into
 from utils.runtime import InputError
@@ -95,24 +95,31 @@ def test_the_states_are_those_of_the_stock_classifier(classifier, waveforms):
     assert len(states) == NUM_LAYERS + 1 and num_frames.tolist() == count_frames(model, [1] * len(clips))
     with torch.no_grad():
         stock = model.encoder(torch.stack(clips), output_hidden_states=True).hidden_states
-    for own, expected in zip(states, stock, strict=True):
+    for own, expected in zip(states[:-1], stock[:-1], strict=True):
         torch.testing.assert_close(own, expected, atol=1e-5, rtol=0)
-    alone = torch.cat([layer_means(*hidden_states(model, [clip])) for clip in clips])
-    torch.testing.assert_close(layer_means(states, num_frames), alone, atol=1e-5, rtol=0)
+    means = output_means(model, states, num_frames)
+    alone = torch.cat([output_means(model, *hidden_states(model, [clip])) for clip in clips])
+    torch.testing.assert_close(means, alone, atol=1e-5, rtol=0)
+    for num_layers in (NUM_LAYERS, 2, 1):
+        keep_layers(model, num_layers)
+        with torch.no_grad():
+            output = model.encoder(torch.stack(clips)).last_hidden_state
+        torch.testing.assert_close(means[:, num_layers - 1], output.mean(dim=1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layer", [0, NUM_LAYERS, None])
-def test_pipeline_gives_the_probabilities_of_scikit_learn(classifier, waveforms, layer, tmp_path):
+@pytest.mark.parametrize("num_layers", [1, NUM_LAYERS])
+def test_pipeline_gives_the_probabilities_of_scikit_learn(classifier, waveforms, num_layers, tmp_path):
     model, extractor = classifier
     dataset = Dataset.from_dict({"waveform": waveforms})
     names = [str(number) for number in range(len(waveforms))]
     means = embed(model, extractor, dataset, [len(clip) for clip in waveforms], names, tmp_path / "cache")
     labels = np.arange(len(waveforms)) % len(EMOTIONS)
-    features = means.mean(axis=1) if layer is None else means[:, layer]
+    features = means[:, num_layers - 1]
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, labels)
     scaler, regression = reference
     weights = regression.coef_ / scaler.scale_
-    fold_into(model, Probe(layer, 0.1, weights, regression.intercept_ - weights @ scaler.mean_, np.zeros(0)))
+    keep_layers(model, num_layers)
+    fold_into(model, Probe(num_layers, 0.1, weights, regression.intercept_ - weights @ scaler.mean_, {}))
     model.save_pretrained(tmp_path / "run")
     extractor.save_pretrained(tmp_path / "run")
 
@@ -141,7 +148,6 @@ def test_predictions_of_a_data_set_are_those_of_pipeline(classifier, waveforms, 
 @pytest.mark.parametrize("num_layers", [1, 2, NUM_LAYERS])
 def test_tuning_layers_on_stored_frames_equals_tuning_the_whole_model(classifier, waveforms, num_layers):
     model, extractor = classifier
-    torch.nn.init.normal_(model.layer_weights)
     freeze_all_but_last(model, num_layers)
     clips = features_of(extractor, waveforms[:4])
     whole = model(torch.stack(clips)).logits
@@ -154,10 +160,8 @@ def test_tuning_layers_on_stored_frames_equals_tuning_the_whole_model(classifier
     model.zero_grad()
 
     num_frozen = NUM_LAYERS - num_layers
-    states, num_frames = hidden_states(model, clips, num_frozen + 1)
-    means = layer_means(states[: num_frozen + 1], num_frames)
-    pairs = [(frames.clone(), mean.clone()) for frames, mean in zip(states[num_frozen], means, strict=True)]
-    logits = TunedLayers(model, num_layers)(pairs)
+    states, _ = hidden_states(model, clips, num_frozen)
+    logits = TunedLayers(model, num_layers)([frames.clone() for frames in states[num_frozen]])
     torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-4)
     logits.square().sum().backward()
     for name, gradient in expected.items():

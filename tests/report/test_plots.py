@@ -220,7 +220,7 @@ def test_the_spectrogram_of_silence_is_at_its_minimum(tmp_path):
         lambda: plot_learning_curves(HISTORY),
         lambda: plot_per_emotion(scores(EMOTIONS), "title"),
         lambda: plot_waveforms(tones(EMOTIONS[:2]), SAMPLING_RATE, "title"),
-        lambda: plot_probe({"final": [0.2, 0.5, 0.4]}, 8),
+        lambda: plot_probe({"final": {"1": 0.2, "2": 0.5}}, 8),
     ],
 )
 def test_same_input_gives_the_same_bytes(draw, tmp_path):
@@ -277,16 +277,15 @@ def test_importance_and_comparison_show_their_input(tmp_path):
 
 
 def test_the_probe_figure_shows_the_uar_per_layer(tmp_path):
-    layer_uars = {"fold 1": [0.2, 0.5, 0.4], "fold 2": [0.3, 0.6, 0.5], "final": [0.25, 0.55, 0.45]}
-    figure = plot_probe(layer_uars, 8)
+    folds = {"fold 1": {"1": 0.2, "2": 0.5}, "fold 2": {"1": 0.3, "2": 0.6}}
+    figure = plot_probe(folds | {"final": {"1": 0.25, "2": 0.55}}, 8)
     drawn = series(figure.axes[0])
-    assert drawn["saved model"] == [(0, 25.0), (1, pytest.approx(55.0))]
-    assert drawn["models of the folds"] == [(0, 20.0), (1, 50.0)]
-    assert drawn["saved model, mean of all layers"][0][1] == 45.0
+    assert drawn["saved model"] == [(1, 25.0), (2, pytest.approx(55.0))]
+    assert drawn["models of the folds"] == [(1, 20.0), (2, 50.0)]
     assert drawn["Chance (12.5 %)"][0][1] == 12.5
     check_png(figure, tmp_path / "layers.png")
-    alone = series(plot_probe({"holdout": [0.2, 0.5, 0.4]}, 8).axes[0])
-    assert "models of the folds" not in alone and alone["saved model"] == [(0, 20.0), (1, 50.0)]
+    alone = series(plot_probe({"holdout": {"3": 0.2}}, 8).axes[0])
+    assert "models of the folds" not in alone and alone["saved model"] == [(3, 20.0)]
 
 
 def test_reliability_shows_each_bin_and_the_errors(tmp_path):

@@ -124,7 +124,7 @@ def measure_run(*corpora: str, protocol: str = "holdout", table: pd.DataFrame | 
         "peak_gpu_memory_mb": None,
         "history": HISTORY,
     }
-    metrics["probe"] = {"choices": {protocol: [0.2, 0.5, 0.4, 0.45]}}
+    metrics["probe"] = {"choices": {protocol: {"1": 0.2, "2": 0.5, "3": 0.4}}}
     metrics["calibration"] = report.describe_calibration(predictions["test"], emotions, {protocol: 1.5})
     metrics["latency"] = {
         "p50_ms": 61.25,

@@ -94,6 +94,7 @@ def training_arguments(training, run: RunOptions, flags: Sequence[str]) -> Train
         argv.append(f"--{precision}=true")
     if training.dataloader_num_workers is None:
         argv.append(f"--dataloader_num_workers={2 if on_gpu else 0}")
+        argv.append(f"--dataloader_persistent_workers={on_gpu}")  # starting them takes seconds in each epoch
     if chosen.lr_scheduler_type == "reduce_lr_on_plateau":
         argv.append(f"--lr_scheduler_kwargs={json.dumps(_plateau(chosen.lr_scheduler_kwargs, metric))}")
     if not torch.cuda.is_available():

@@ -110,12 +110,12 @@ def collate(clips: list[dict]) -> dict:
         clips: items of `Clips` or `FrozenClips`.
 
     Returns:
-        `labels`, int64 (batch_size,), and `input_values`: a tensor (batch_size, num_samples) if all waveforms
-        have the same length, otherwise a list of tensors (for `freezing.unpadded_logits`) or of pairs (for
+        `labels`, int64 (batch_size,), and `input_values`: a tensor (batch_size, ...) if all clips have the
+        same length, otherwise a list of tensors (for `freezing.unpadded_logits` and
         `partial_model.TunedLayers`).
     """
     input_values = [clip["input_values"] for clip in clips]
-    if torch.is_tensor(input_values[0]) and len({len(values) for values in input_values}) == 1:
+    if len({len(values) for values in input_values}) == 1:
         input_values = torch.stack(input_values)
     # Labels first: the Trainer takes the batch size from the first tensor in the dict.
     return {"labels": torch.tensor([clip["label"] for clip in clips]), "input_values": input_values}

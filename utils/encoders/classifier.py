@@ -1,4 +1,4 @@
-"""A stock classifier over a pretrained encoder, with a weighted sum of layers and a fresh head."""
+"""A stock classifier over a pretrained encoder, with a fresh head."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from transformers import (
 
 from utils.data.audio import SAMPLING_RATE
 from utils.encoders.families import check_family, cut_window, family_of
-from utils.encoders.freezing import exclude_last_state, is_head
+from utils.encoders.freezing import is_head
 from utils.runtime import InputError, first_line
 
 # Small enough for a laptop and the demo. Dropout and masking are for encoders that could overfit.
@@ -66,8 +66,8 @@ def build_classifier(
         "num_labels": len(emotions),
         "id2label": dict(enumerate(emotions)),
         "label2id": {emotion: label for label, emotion in enumerate(emotions)},
-        "use_weighted_layer_sum": True,
-        "layerdrop": 0.0,  # a skipped layer would be missing from the sum
+        "use_weighted_layer_sum": False,
+        "layerdrop": 0.0,  # no layer is skipped, neither in the pass of the frozen layers nor in fine-tuning
         "problem_type": "single_label_classification",  # a checkpoint may have been trained for another
     }
     if size:
@@ -79,7 +79,6 @@ def build_classifier(
         model = _load_weights(name_or_path, config)
         if window_seconds and family_of(config).has_window:
             cut_window(model, extractor, window_seconds)
-    exclude_last_state(model)
     return model, extractor
 
 
@@ -128,11 +127,9 @@ def _reset_head(model: torch.nn.Module, new: set[str]) -> None:
     Args:
         new: names of the parameters that the checkpoint did not have. They are already new.
     """
-    old = [name for name, _ in model.named_parameters() if is_head(name) and name not in new]
-    for name in {name.split(".")[0] for name in old} - {"layer_weights"}:
+    old = {name.split(".")[0] for name, _ in model.named_parameters() if is_head(name) and name not in new}
+    for name in old:
         model.get_submodule(name).reset_parameters()
-    if "layer_weights" in old:
-        model.layer_weights.fill_(1 / len(model.layer_weights))  # as in a new model
 
 
 class DeployedClassifier:

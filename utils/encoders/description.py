@@ -7,13 +7,10 @@ from transformers import Trainer, TrainingArguments
 
 from utils.encoders.encoding import EncodedClips
 from utils.encoders.families import POSITIONS_PER_SECOND, family_of
-from utils.encoders.freezing import num_used_layers
 from utils.encoders.partial_model import FrozenClips
 
 
-def describe_classifier(
-    model: torch.nn.Module, folder: Path, options, facts: dict[str, dict], encoded: EncodedClips
-) -> dict:
+def describe_classifier(model: torch.nn.Module, folder: Path, options, facts: dict[str, dict]) -> dict:
     """Return the section `model` of metrics.json.
 
     Args:
@@ -22,19 +19,19 @@ def describe_classifier(
         options: model options of the script.
         facts: model name -> `kept` and more, the published model last.
     """
-    name, kept = list(facts.items())[-1]
+    kept = list(facts.values())[-1]["kept"]
     is_pretrained = not options.from_config and not Path(options.model_name_or_path).exists()
     return {
         "library": "transformers",
         "base_model": options.model_name_or_path if is_pretrained else None,
-        "description": _describe_layers(model, options, kept["kept"], encoded.probes.get(name)),
+        "description": _describe_layers(model, options, kept),
         "starts_random": options.from_config is not None,
         "parameters": model.num_parameters(),
         "weights_mb": (folder / "model.safetensors").stat().st_size / 1e6,
     }
 
 
-def _describe_layers(model: torch.nn.Module, options, kept: str, probe) -> str:
+def _describe_layers(model: torch.nn.Module, options, kept: str) -> str:
     if options.from_config:
         encoder = f"a randomly initialised {options.from_config} wav2vec2 encoder"
     else:
@@ -42,27 +39,18 @@ def _describe_layers(model: torch.nn.Module, options, kept: str, probe) -> str:
     if family_of(model.config).has_window:
         window = model.config.max_source_positions // POSITIONS_PER_SECOND
         encoder += f" with a window of {window} s, to which clips are cut or padded"
-    num_layers, last = model.config.num_hidden_layers, num_used_layers(model.config)
-    if last < num_layers:
-        encoder += (
-            " (without the state after its last layer, which transformers' versions define differently)"
-        )
+    num_layers = model.config.num_hidden_layers
+    encoder += f", cut after its first {num_layers} layers"
     if kept == "probe":
-        layer = (
-            "the average of its layers" if probe.layer is None else f"its layer {probe.layer} of {num_layers}"
-        )
-        return f"{encoder}, frozen, with a linear classifier on {layer}, averaged over time"
+        return f"{encoder}, frozen, with a linear classifier on its output, averaged over time"
     if options.parameter_efficient == "lora":
         tuned = (
             f"low-rank adapters (LoRA, rank {options.lora_rank}) were trained in its layers and are merged"
         )
     else:
-        which = f"the last {options.unfreeze_layers}"
-        if last < num_layers:
-            which = f"layers {last - options.unfreeze_layers + 1} to {last}"
-        tuned = f"{which} of {num_layers} transformer layers were fine-tuned, the others stayed frozen"
-    head = "with a linear classifier on the learnt weighted sum of its layers, averaged over time"
-    return f"{encoder} {head}; {tuned}"
+        num_tuned = min(options.unfreeze_layers, num_layers)
+        tuned = f"the last {num_tuned} of these layers were fine-tuned, the others stayed frozen"
+    return f"{encoder}, with a linear classifier on its output, averaged over time; {tuned}"
 
 
 def describe_probes(encoded: EncodedClips) -> dict:
@@ -73,8 +61,18 @@ def describe_probes(encoded: EncodedClips) -> dict:
     return {
         "probe": {
             "seconds": encoded.seconds,
-            "choices": {name: probe.choice.max(axis=1).tolist() for name, probe in probes},
-            "chosen": {name: {"layer": probe.layer, "C": probe.strength} for name, probe in probes},
+            "choices": {
+                name: {num_layers: float(uars.max()) for num_layers, uars in probe.choice.items()}
+                for name, probe in probes
+            },
+            "chosen": {
+                name: {
+                    "num_layers": probe.num_layers,
+                    "C": probe.strength,
+                    "window_seconds": probe.window_seconds,
+                }
+                for name, probe in probes
+            },
         }
     }
 
@@ -111,8 +109,9 @@ def _describe_stages(options, args, trainer, facts: dict[str, dict], probed: boo
     sentences = []
     if probed:
         sentences.append(
-            "First a probe: standardised time means of the frozen encoder's layers, logistic regression with "
-            "balanced class weights; layer and C were chosen by cross-validation among the training speakers."
+            "First a probe: standardised time means of the frozen encoder's output, logistic regression with "
+            "balanced class weights; the number of layers and C were chosen by cross-validation among the "
+            "training speakers."
         )
     if trainer:
         sentences.append(_describe_fine_tuning(options, args, trainer, probed))
@@ -142,9 +141,9 @@ def _describe_fine_tuning(options, args, trainer, probed: bool) -> str:
     return (
         f"{'Then fine-tuning from there' if probed else 'Trained'} with {args.optim.value}, weight decay "
         f"{args.weight_decay:g}, learning rate {args.learning_rate:g} for the encoder layers and "
-        f"{options.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in batches "
-        f"of {options.global_batch_size} {clips}; class weights {options.class_weights}; augmentation "
-        f"{'on' if options.augment else 'off'}, SpecAugment {'on' if masks else 'off'}. Of "
+        f"{options.head_learning_rate:g} for the head, schedule {args.lr_scheduler_type.value}, in "
+        f"batches of {options.global_batch_size} {clips}; class weights {options.class_weights}; "
+        f"augmentation {'on' if options.augment else 'off'}, SpecAugment {'on' if masks else 'off'}. Of "
         f"{len(evaluations)} evaluations the state at {choice} was kept: epoch {entry['epoch']:g}, "
         f"validation UAR {100 * entry['eval_uar']:.1f} %."
     )

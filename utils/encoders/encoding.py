@@ -1,18 +1,17 @@
-"""What a frozen encoder computes from the clips of a run, once for all splits: embeddings, frames, probes."""
+"""What a frozen encoder computes from the clips of a run, once for all splits: embeddings and probes."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from utils.data.loading import LoadedClips
 from utils.data.splits import Plan, training_parts
 from utils.encoders.embeddings import embed
-from utils.encoders.frames import Frames
-from utils.encoders.freezing import count_frames, num_used_layers
 from utils.encoders.probe import Probe, fit_probes
 
 
@@ -21,57 +20,41 @@ class EncodedClips:
     """The clips of a run as a frozen encoder sees them.
 
     Attributes:
-        means: float32 (num_clips, num_layers + 1, hidden_size), time means of the hidden states, in the order
-            of the table; None if nothing needs them.
-        frames: the input of the first fine-tuned layer; None if the clips change in each epoch.
+        means: window of the encoder in seconds, None if it has none -> float32 (num_clips, num_layers,
+            hidden_size), from `embeddings.embed`, in the order of the table.
         probes: model name -> its fitted head; empty without probes.
         seconds: that this took.
     """
 
-    means: np.ndarray | None
-    frames: Frames | None
-    probes: dict[str, Probe]
-    seconds: float
+    means: dict[int | None, np.ndarray] = field(default_factory=dict)
+    probes: dict[str, Probe] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def encode_clips(
-    model: torch.nn.Module,
-    extractor,
+    encoders: Iterable[tuple[int | None, torch.nn.Module, Any]],
     clips: LoadedClips,
     plan: Plan,
     protocol: str,
     cache_dir: Path,
-    with_probes: bool,
-    frames_folder: Path | None,
-    unfreeze_layers: int,
+    num_layers: int | None,
 ) -> EncodedClips:
     """Run the frozen encoder over the clips, and fit a probe for each model of the plan.
 
     Args:
-        model: a stock classifier, on the device to use.
-        frames_folder: where the input of the first fine-tuned layer is kept; None: it is not needed.
-        unfreeze_layers: how many of the last layers are fine-tuned.
+        encoders: window in seconds, or None; stock classifier with that window, on the device to use; its
+            feature extractor. The probes choose among them, too.
+        num_layers: cut the encoder after this many layers; None: this is selected.
     """
     begun = time.perf_counter()
-    table, means, frames, probes = clips.table, None, None, {}
-    if frames_folder:
-        num_frames = count_frames(model, table["num_samples"])
-        first = num_used_layers(model.config) - unfreeze_layers
-        with PartialState().main_process_first():
-            frames = Frames(frames_folder, first, num_frames, model.config.hidden_size)
-    if frames or with_probes:
-        means = embed(
-            model,
-            extractor,
-            clips.waveforms.select(table.index),
-            table["num_samples"].tolist(),
-            table["digest"].tolist(),
-            cache_dir,
-            frames,
-        )
-    if with_probes:
-        parts = training_parts(plan.models.values(), protocol)
-        labels, corpora = table["label"].to_numpy(), table["corpus"].to_numpy()
-        fitted = fit_probes(means, labels, parts, len(clips.emotions), corpora)
-        probes = dict(zip(plan.models, fitted, strict=True))
-    return EncodedClips(means, frames, probes, time.perf_counter() - begun)
+    table, means, probes = clips.table, {}, {}
+    waveforms, lengths = clips.waveforms.select(table.index), table["num_samples"].tolist()
+    labels, corpora = table["label"].to_numpy(), table["corpus"].to_numpy()
+    parts = training_parts(plan.models.values(), protocol)
+    for window, model, extractor in encoders:
+        means[window] = embed(model, extractor, waveforms, lengths, table["digest"].tolist(), cache_dir)
+        fitted = fit_probes(means[window], labels, parts, len(clips.emotions), corpora, num_layers)
+        for name, probe in zip(plan.models, fitted, strict=True):
+            if name not in probes or probe.uar > probes[name].uar:
+                probes[name] = replace(probe, window_seconds=window)
+    return EncodedClips(means, probes, time.perf_counter() - begun)

@@ -1,7 +1,7 @@
 """What differs between the families of encoders for which `AutoModelForAudioClassification` has a classifier.
 
 The classes of a family share the names of their modules. Every classifier has its transformer layers in
-`base_model.encoder.layers`, and a head of `layer_weights`, `projector` and `classifier`.
+`base_model.encoder.layers`, and a head of `projector`, mean over time, and `classifier`.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,12 @@ class Family:
             (num_clips, num_mel_bins, num_frames), a log-mel spectrogram of a fixed window.
         body: the part of `base_model` that computes the hidden states; "" is all of it.
         before_layers: the modules of `base_model` before its layers.
-        last_norm: the module of `base_model` whose output is the last hidden state; None: the last layer.
         adapted: the linear modules of a layer that get low-rank adapters.
     """
 
     input_name: str
     body: str
     before_layers: tuple[str, ...]
-    last_norm: str | None
     adapted: tuple[str, ...]
 
     @property
@@ -40,14 +38,12 @@ _WAVEFORM = Family(
     "input_values",
     body="",
     before_layers=("feature_extractor", "feature_projection", "encoder.pos_conv_embed"),
-    last_norm=None,
     adapted=("intermediate_dense", "output_dense"),
 )
 _WHISPER = Family(
     "input_features",
     body="encoder",
     before_layers=("encoder.conv1", "encoder.conv2", "encoder.embed_positions"),
-    last_norm="encoder.layer_norm",
     adapted=("fc1", "fc2"),
 )
 
@@ -90,6 +86,29 @@ def check_exportable(config) -> None:
     """
     if family_of(config).has_window:
         raise InputError(f"--export onnx: expected an encoder of waveforms, got a {config.model_type}")
+
+
+def last_norm(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the norm that an encoder applies to the output of its last layer, or the identity."""
+    config = model.config
+    if family_of(config) is _WHISPER or getattr(config, "do_stable_layer_norm", False):
+        return model.base_model.encoder.layer_norm
+    return torch.nn.Identity()
+
+
+def keep_layers(model: torch.nn.Module, num_layers: int) -> None:
+    """Cut the encoder of a classifier after its first layers, in place. It stays a stock classifier.
+
+    Raises:
+        InputError: the encoder has fewer layers.
+    """
+    encoder, config = model.base_model.encoder, model.config
+    if not 1 <= num_layers <= len(encoder.layers):
+        raise InputError(f"--keep_layers {num_layers}: expected 1 to {len(encoder.layers)}")
+    encoder.layers = encoder.layers[:num_layers]
+    for name in ("num_hidden_layers", "encoder_layers"):  # Whisper has the second, and in part the first
+        if hasattr(config, name):
+            setattr(config, name, num_layers)
 
 
 @torch.no_grad()

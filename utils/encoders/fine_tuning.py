@@ -29,7 +29,7 @@ class FineTuning:
     """How a classifier is fine-tuned.
 
     Attributes:
-        unfreeze_layers: train this many of the last layers; ignored with adapters.
+        unfreeze_layers: train this many of the last layers, or all if there are fewer; ignored with adapters.
         lora_rank: rank of adapters in all layers; None: no adapters.
         head_learning_rate: of the head; the learning rate of TrainingArguments is that of the encoder layers.
         class_weights: balanced (rare emotions count more in the loss) or none.

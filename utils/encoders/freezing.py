@@ -11,37 +11,14 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from utils.encoders.families import family_of
-from utils.runtime import InputError
 
-HEAD = ("projector", "classifier", "layer_weights")
+HEAD = ("projector", "classifier")
 """The modules of a stock classifier that do not belong to the encoder."""
-
-EXCLUDED_WEIGHT = -30.0
-"""Layer weight of a hidden state that the head does not use: about 1e-13 after the softmax."""
 
 
 def is_head(parameter_name: str) -> bool:
-    """Return whether a parameter belongs to the classification head or the weighted sum of layers."""
+    """Return whether a parameter belongs to the classification head."""
     return parameter_name.split(".")[0] in HEAD
-
-
-def num_used_layers(config) -> int:
-    """Return the number of transformer layers of an encoder whose outputs the head can use.
-
-    All, unless a layer norm follows the last layer (XLS-R, WavLM-large, HuBERT-large). In transformers up to
-    5.15 the last hidden state is the output of that norm, in later versions its input. A classifier that used
-    this state would give other logits in another version, so the state after the last layer is not used.
-
-    Args:
-        config: of a stock classifier over raw waveforms.
-    """
-    return config.num_hidden_layers - bool(getattr(config, "do_stable_layer_norm", False))
-
-
-@torch.no_grad()
-def exclude_last_state(model: torch.nn.Module) -> None:
-    """Set the weight of the hidden states after the `num_used_layers` to zero in the sum of layers."""
-    model.layer_weights[num_used_layers(model.config) + 1 :] = EXCLUDED_WEIGHT
 
 
 def layer_output(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -52,32 +29,27 @@ def layer_output(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tenso
     return output[0] if isinstance(output, tuple) else output
 
 
+def count_frozen_layers(model: torch.nn.Module, num_tuned: int) -> int:
+    """Return the number of layers of a stock classifier before the last `num_tuned`."""
+    return max(0, len(model.base_model.encoder.layers) - num_tuned)
+
+
 def freeze_all_but_last(model: torch.nn.Module, num_layers: int) -> list[torch.nn.Module]:
-    """Freeze all parameters except the head and the last `num_layers` of the `num_used_layers`.
+    """Freeze all parameters except the head and the last layers.
 
     Args:
-        model: a stock classifier over raw waveforms; changed in place.
-        num_layers: number of transformer layers that stay trainable.
+        model: a stock classifier; changed in place.
+        num_layers: number of transformer layers that stay trainable; more than there are means all.
 
     Returns:
         the frozen modules. Keep them in eval mode during training: dropout would only add noise.
-
-    Raises:
-        InputError: the encoder has fewer layers.
     """
-    base, family = model.base_model, family_of(model.config)
-    layers, num_used = base.encoder.layers, num_used_layers(model.config)
-    if not 0 <= num_layers <= num_used:
-        raise InputError(
-            f"--unfreeze_layers {num_layers}: expected 0 to {num_used}, the number of layers that the head "
-            "can use"
-        )
+    base, layers = model.base_model, model.base_model.encoder.layers
+    num_frozen = count_frozen_layers(model, num_layers)
     freeze_encoder(model)
-    num_frozen = num_used - num_layers
-    for layer in layers[num_frozen:num_used]:
-        layer.requires_grad_(True)
-    frozen = [base.get_submodule(name) for name in family.before_layers]
-    frozen += [*layers[:num_frozen], *layers[num_used:]]
+    layers[num_frozen:].requires_grad_(True)
+    frozen = [base.get_submodule(name) for name in family_of(model.config).before_layers]
+    frozen += layers[:num_frozen]
     if num_frozen and isinstance(getattr(base.encoder, "dropout", None), torch.nn.Module):
         frozen.append(base.encoder.dropout)  # applied before the first layer
     return frozen

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from utils.encoders.families import family_of
+from utils.encoders.families import family_of, last_norm
 from utils.encoders.freezing import layer_output
 
 
@@ -52,30 +52,31 @@ def hidden_states(
         num_layers: run only the first `num_layers` transformer layers; by default all.
 
     Returns:
-        states: num_layers + 1 tensors (num_clips, num_frames, hidden_size); the first is the input of the
-            first layer. Frames after the end of a shorter clip are undefined.
+        states: num_layers + 1 tensors (num_clips, num_frames, hidden_size): the input of the first layer,
+            then the output of each layer. Frames after the end of a shorter clip are undefined.
         num_frames: int64 (num_clips,), the number of frames of each clip.
     """
     base, family = model.base_model, family_of(model.config)
-    if family.has_window:
-        with _first_layers(base, num_layers), _recorded_states(base, family.last_norm) as states:
+    with _first_layers(base, num_layers), _recorded_states(base) as states:
+        if family.has_window:
             base.get_submodule(family.body)(torch.stack(list(clips)))
-        states = tuple(states[: None if num_layers is None else num_layers + 1])
-        return states, torch.full((len(clips),), states[0].shape[1], device=states[0].device)
+            num_frames = torch.full((len(clips),), states[0].shape[1])
+        else:
+            num_frames = _run_padded(base, clips)
+    return tuple(states[: None if num_layers is None else num_layers + 1]), num_frames.to(states[0].device)
+
+
+def _run_padded(base: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Run an encoder of waveforms on clips of any length, and return their numbers of frames."""
     lengths = torch.tensor([len(clip) for clip in clips])
     input_values = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     attention_mask = None
     if len(lengths.unique()) > 1:
         attention_mask = torch.arange(input_values.shape[1]) < lengths[:, None]
         attention_mask = attention_mask.long().to(input_values.device)
-    with (
-        _unpadded_convolutions(base, lengths.tolist()),
-        _first_layers(base, num_layers),
-        _recorded_states(base) as states,
-    ):
+    with _unpadded_convolutions(base, lengths.tolist()):
         base(input_values, attention_mask=attention_mask)
-    states = tuple(states[: None if num_layers is None else num_layers + 1])
-    return states, base._get_feat_extract_output_lengths(lengths).to(input_values.device)
+    return base._get_feat_extract_output_lengths(lengths)
 
 
 @contextlib.contextmanager
@@ -101,23 +102,23 @@ def _first_layers(base: torch.nn.Module, num_layers: int | None) -> Iterator:
 
 
 @contextlib.contextmanager
-def _recorded_states(base: torch.nn.Module, last_norm: str | None = None) -> Iterator[list[torch.Tensor]]:
-    """Yield a list to which a forward pass appends the input of each layer and the output of the last one, or
-    of the norm after it.
+def _recorded_states(base: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Yield a list to which a forward pass appends the input of the first layer and the output of each layer.
 
-    `output_hidden_states` is not used: its last state depends on the version of transformers (see
-    `freezing.num_used_layers`).
+    `output_hidden_states` is not used: whether its last state is normalised depends on the version of
+    transformers.
     """
     states, layers = [], base.encoder.layers
     hooks = [
-        layer.register_forward_pre_hook(
+        layers[0].register_forward_pre_hook(
             lambda layer, args, options: states.append(args[0] if args else options["hidden_states"]),
             with_kwargs=True,
         )
+    ]
+    hooks += [
+        layer.register_forward_hook(lambda layer, args, output: states.append(layer_output(output)))
         for layer in layers
     ]
-    last = base.get_submodule(last_norm) if last_norm else layers[-1]
-    hooks += [last.register_forward_hook(lambda layer, args, output: states.append(layer_output(output)))]
     try:
         yield states
     finally:
@@ -125,15 +126,20 @@ def _recorded_states(base: torch.nn.Module, last_norm: str | None = None) -> Ite
             hook.remove()
 
 
-def layer_means(states: Sequence[torch.Tensor], num_frames: torch.Tensor) -> torch.Tensor:
-    """Return the time means of hidden states, without padding.
+@torch.inference_mode()
+def output_means(
+    model: torch.nn.Module, states: Sequence[torch.Tensor], num_frames: torch.Tensor
+) -> torch.Tensor:
+    """Return the time means, without padding, of the outputs of an encoder cut after each of its layers.
 
     Args:
-        states, num_frames: the result of `hidden_states`.
+        model: a stock classifier.
+        states, num_frames: its `hidden_states`.
 
     Returns:
-        float32 (num_clips, num_states, hidden_size).
+        float32 (num_clips, num_layers, hidden_size).
     """
     is_frame = torch.arange(states[0].shape[1], device=num_frames.device) < num_frames[:, None]
-    sums = [(state.float() * is_frame[..., None]).sum(dim=1) for state in states]
+    norm = last_norm(model)
+    sums = [(norm(state).float() * is_frame[..., None]).sum(dim=1) for state in states[1:]]
     return torch.stack(sums, dim=1) / num_frames[:, None, None]

@@ -1,23 +1,26 @@
 """What the steps of a run of `train_wav2vec2.py` share: options, processes, the encoder and its outputs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import transformers
+from accelerate import PartialState
 from scipy.special import softmax
 from transformers import AutoModelForAudioClassification, TrainingArguments
 
 from utils.encoders.batches import Clips
 from utils.encoders.classifier import build_classifier
 from utils.encoders.distributed import ensure_local
+from utils.encoders.embeddings import fill_frames
 from utils.encoders.encoding import EncodedClips, encode_clips
-from utils.encoders.families import MAX_WINDOW_SECONDS, check_exportable
+from utils.encoders.families import MAX_WINDOW_SECONDS, check_exportable, family_of, keep_layers
 from utils.encoders.fine_tuning import FineTuning
-from utils.encoders.freezing import freeze_all_but_last, predict
+from utils.encoders.frames import Frames
+from utils.encoders.freezing import count_frames, count_frozen_layers, predict
 from utils.encoders.partial_model import FrozenClips
 from utils.encoders.probe import Probe, fold_into, scale_logits
 from utils.runtime import InputError
@@ -35,7 +38,6 @@ class EncoderJob:
         checkpoint: the one that the user named.
         extractor: feature extractor of the encoder.
         encoded: what the frozen encoder computed from the clips.
-        caches_frozen_layers: the frozen layers run once, not in each epoch.
         resumed: the published model was resumed from a checkpoint.
     """
 
@@ -46,8 +48,7 @@ class EncoderJob:
     shared: bool
     checkpoint: str | None = None
     extractor: Any = None
-    encoded: EncodedClips | None = None
-    caches_frozen_layers: bool = False
+    encoded: EncodedClips = field(default_factory=EncodedClips)
     resumed: bool = False
 
     @property
@@ -62,67 +63,92 @@ class EncoderJob:
             early_stopping_patience=self.training.early_stopping_patience,
         )
 
-    def new_classifier(self, probe: Probe | None = None) -> torch.nn.Module:
-        """Return the pretrained encoder with the head of a probe, or with a fresh one."""
+    @property
+    def caches_frozen_layers(self) -> bool:
+        """The frozen layers run once: without augmentation or adapters their output never changes."""
+        return not self.training.augment and not self.tuning.lora_rank
+
+    def new_classifier(self, probe: Probe | None = None, window: int | None = None) -> torch.nn.Module:
+        """Return the pretrained encoder, cut to the layers that are used, with a probe or a fresh head.
+
+        Args:
+            window: in seconds, without a probe; None: the longest of `windows`.
+        """
         transformers.set_seed(self.run.options.seed)
         name, size = self.model.model_name_or_path, self.model.from_config
-        emotions, window = self.run.clips.emotions, self.window_seconds()
-        classifier, self.extractor = build_classifier(name, size, emotions, window)
+        window = probe.window_seconds if probe else window or self.windows()[-1]
+        classifier, self.extractor = build_classifier(name, size, self.run.clips.emotions, window)
+        num_layers = probe.num_layers if probe else self.model.keep_layers
+        if num_layers is not None:
+            keep_layers(classifier, num_layers)
         if probe:
             fold_into(classifier, probe)
         return classifier
 
-    def window_seconds(self) -> int:
-        """Return the window of encoders that have one: by default as long as the longest training clip."""
-        final = self.run.plan.final
-        longest = math.ceil(final["duration_seconds"][final["split"] == "train"].max())
-        seconds = self.model.window_seconds or min(longest, MAX_WINDOW_SECONDS)
-        if not 1 <= seconds <= MAX_WINDOW_SECONDS:
-            raise InputError(f"--window_seconds {seconds}: expected 1 to {MAX_WINDOW_SECONDS}")
-        return seconds
+    def windows(self) -> list[int]:
+        """Return the windows, in seconds, among which the probe chooses, if the encoder has a window.
+
+        The longest training clip fits into the last of them. Shorter clips are padded with silence, which is
+        part of the time mean, so the first one fits half of the clips.
+        """
+        given, final = self.model.window_seconds, self.run.plan.final
+        if given is not None and not 1 <= given <= MAX_WINDOW_SECONDS:
+            raise InputError(f"--window_seconds {given}: expected 1 to {MAX_WINDOW_SECONDS}")
+        seconds = final["duration_seconds"][final["split"] == "train"]
+        chosen = {min(math.ceil(each), MAX_WINDOW_SECONDS) for each in (seconds.median(), seconds.max())}
+        return [given] if given else sorted(chosen)
 
     def encode(self) -> None:
         """Run the frozen encoder over all clips, and fit the probes."""
-        tunes, run = self.training.num_train_epochs > 0, self.run
-        # Without augmentation or adapters the frozen layers compute the same in each epoch.
-        self.caches_frozen_layers = tunes and not self.training.augment and not self.tuning.lora_rank
-        classifier = self.new_classifier()
+        run = self.run
+        classifier = self.new_classifier()  # fails before the long work if the options do not fit the encoder
+        num_layers, num_tuned = len(classifier.base_model.encoder.layers), self.model.unfreeze_layers
+        if not 0 <= num_tuned <= num_layers:
+            raise InputError(f"--unfreeze_layers {num_tuned}: expected 0 to {num_layers}, all its layers")
         if self.training.export == "onnx":
             check_exportable(classifier.config)
-        if tunes:  # fails before the long work if the encoder has fewer layers
-            freeze_all_but_last(classifier, self.model.unfreeze_layers)
-        self.encoded = encode_clips(
-            classifier.to(self.args.device),
-            self.extractor,
-            run.clips,
-            run.plan,
-            run.data.protocol,
-            run.data.cache_folder(),
-            with_probes=not self.model.no_probe,
-            frames_folder=run.folder / "checkpoints" / "frozen" if self.caches_frozen_layers else None,
-            unfreeze_layers=self.model.unfreeze_layers if tunes else 0,
+        if self.model.no_probe:
+            return
+        windows = self.windows() if family_of(classifier.config).has_window else [None]
+        encoders = (
+            (window, self.new_classifier(window=window).to(self.args.device), self.extractor)
+            for window in windows
         )
+        cache_dir, keep = run.data.cache_folder(), self.model.keep_layers
+        self.encoded = encode_clips(encoders, run.clips, run.plan, run.data.protocol, cache_dir, keep)
 
-    def training_sets(self, split: pd.DataFrame, dataset) -> tuple:
+    def training_sets(self, split: pd.DataFrame, dataset, classifier: torch.nn.Module) -> tuple:
         """Return training and validation clips of a split, or what the frozen layers computed from them."""
         if not self.caches_frozen_layers:
             augment, seed = self.training.augment, self.run.options.seed
             train = Clips(dataset["train"], self.extractor, augmented=augment, seed=seed)
             return train, Clips(dataset["validation"], self.extractor)
+        frames = self.frozen_frames(classifier)
+        if self.training.dataloader_num_workers is None:  # frames are read faster than passed by a process
+            self.args.dataloader_num_workers, self.args.dataloader_persistent_workers = 0, False
         return tuple(
-            FrozenClips(
-                self.encoded.frames,
-                self.encoded.means,
-                np.flatnonzero(split["split"] == part),
-                dataset[part]["label"],
-            )
+            FrozenClips(frames, np.flatnonzero(split["split"] == part), dataset[part]["label"])
             for part in ("train", "validation")
         )
+
+    def frozen_frames(self, classifier: torch.nn.Module) -> Frames:
+        """Return the input of the first fine-tuned layer for all clips, computed once for all models."""
+        run, table = self.run, self.run.clips.table
+        first = count_frozen_layers(classifier, self.model.unfreeze_layers)
+        lengths = table["num_samples"].tolist()
+        with PartialState().main_process_first():
+            num_frames = count_frames(classifier, lengths)
+            folder = run.folder / "checkpoints" / "frozen" / f"layer-{first}-{num_frames[0]}"
+            frames = Frames(folder, first, num_frames, classifier.config.hidden_size)
+        waveforms = run.clips.waveforms.select(table.index)
+        fill_frames(classifier.to(self.args.device), self.extractor, waveforms, lengths, frames)
+        return frames
 
     def predict_probe(self, name: str, rows: pd.DataFrame, temperature: float = 1.0) -> np.ndarray:
         """Return the probabilities of the probe of a model for rows of the table."""
         positions = self.run.clips.table.index.get_indexer(rows.index)
-        logits = self.encoded.probes[name].logits(self.encoded.means, positions)
+        probe = self.encoded.probes[name]
+        logits = probe.logits(self.encoded.means[probe.window_seconds], positions)
         return softmax(logits / temperature, axis=1)
 
     def save(self, name: str, classifier: torch.nn.Module | None, facts: dict) -> torch.nn.Module:

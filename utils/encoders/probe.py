@@ -1,8 +1,11 @@
-"""A linear probe on the time means of an encoder's layers, stored as the head of a stock classifier.
+"""A linear probe on the time means of an encoder's output, stored as the head of a stock classifier.
 
-The probe is a `StandardScaler` and a `LogisticRegression` on one layer, or on the mean of all layers. Both
-are affine, like all operations of a stock classifier after its encoder. Therefore `pipeline` gives the same
-probabilities with the saved stock checkpoint as scikit-learn with the probe.
+The probe is a `StandardScaler` and a `LogisticRegression`. Both are affine, like all operations of a stock
+classifier after its encoder. Therefore `pipeline` gives the same probabilities with the saved stock
+checkpoint as scikit-learn with the probe.
+
+Middle layers carry emotion better than the last one. The probe therefore also chooses after which layer the
+encoder is cut.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,6 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from utils.data.splits import TrainingPart
-from utils.encoders.freezing import exclude_last_state
 from utils.evaluation.calibration import best_temperature
 from utils.evaluation.metrics import mean_uar
 
@@ -31,42 +33,46 @@ MIN_COMMON = 0.8
 least this share of the training clips of each. With 24 speakers left out in turn this makes five selections,
 and none of them uses a test speaker of its probes."""
 
-SELECTED_WEIGHT = 30.0
-"""Layer weight of the selected layer; the others have 0, about 1e-13 after the softmax."""
-
 
 @dataclass(frozen=True)
 class Probe:
     """A fitted linear head.
 
     Attributes:
-        layer: index of the hidden state, 0 = the input of the first layer; None = the mean of all.
+        num_layers: the encoder is cut after this many layers.
         strength: the selected C.
         weights: float64 (num_labels, hidden_size), to be applied to the time means; includes the scaler.
         bias: float64 (num_labels,), likewise.
-        choice: UAR (num_hidden_states + 1, len(STRENGTHS)) in the cross-validation among the training
-            speakers by which layer and C were selected; the last row is the mean of all layers.
-            UAR: unweighted average recall, the mean of the per-emotion recalls.
+        choice: number of layers -> UAR (len(STRENGTHS),) in the cross-validation among the training speakers
+            by which layers and C were selected. UAR: unweighted average recall, the mean of the per-emotion
+            recalls.
         temperature: that calibrates it, from the held-out logits of a cross-validation over its training
             speakers, who have the same weight; 1 if they are too few to be held out.
+        window_seconds: window of the encoder; None if it has none.
     """
 
-    layer: int | None
+    num_layers: int
     strength: float
     weights: np.ndarray
     bias: np.ndarray
-    choice: np.ndarray
+    choice: dict[int, np.ndarray]
     temperature: float = 1.0
+    window_seconds: int | None = None
+
+    @property
+    def uar(self) -> float:
+        """The UAR in the cross-validation by which it was selected."""
+        return float(max(each.max() for each in self.choice.values()))
 
     @property
     def facts(self) -> dict:
         """What a run notes of a model that is this probe; its UAR is that of the cross-validation."""
-        uar = {"probe": float(self.choice.max())}
+        uar = {"probe": self.uar}
         return {"kept": "probe", "temperature": self.temperature, "validation_uar": uar}
 
     def logits(self, means: np.ndarray, rows: Sequence[int] | slice = slice(None)) -> np.ndarray:
-        """(num_clips, num_hidden_states, hidden_size) -> float64 (num_rows, num_labels)"""
-        return _layer_features(means, self.layer, rows) @ self.weights.T + self.bias
+        """(num_clips, num_layers, hidden_size) -> float64 (num_rows, num_labels)"""
+        return means[rows, self.num_layers - 1] @ self.weights.T + self.bias
 
 
 def fit_probes(
@@ -75,57 +81,60 @@ def fit_probes(
     parts: Sequence[TrainingPart],
     num_labels: int,
     corpora: Sequence[str] | None = None,
+    num_layers: int | None = None,
 ) -> list[Probe]:
     """Fit a probe for each of several sets of training clips, on all CPU cores.
 
     With several processes, the main process fits and the others receive the result.
 
     Args:
-        means: float32 (num_clips, num_hidden_states, hidden_size).
+        means: float32 (num_clips, num_layers, hidden_size), from `embeddings.embed`.
         labels: int (num_clips,).
         parts: for each probe its training clips. Clips of one group are on the same side of each split of
             the cross-validation that selects layer and C.
         num_labels: every label occurs in every part.
         corpora: of each clip, (num_clips,): layer and C are selected by the mean of the corpora's UAR; None:
             all clips are of one corpus.
+        num_layers: cut the encoder after this many layers; None: this is selected too.
     """
     probes = [None] * len(parts)
     if PartialState().is_main_process:
         corpora = np.zeros(len(labels)) if corpora is None else np.asarray(corpora)
-        probes = _fit_probes(means, labels, parts, num_labels, corpora)
+        candidates = range(1, means.shape[1] + 1) if num_layers is None else [num_layers]
+        probes = _fit_probes(means, labels, parts, num_labels, corpora, candidates)
     return broadcast_object_list(probes)
 
 
-def _fit_probes(means, labels, parts: Sequence[TrainingPart], num_labels: int, corpora) -> list[Probe]:
-    candidates = [*range(means.shape[1]), None]
+def _fit_probes(means, labels, parts, num_labels: int, corpora, candidates: Sequence[int]) -> list[Probe]:
     blocks = _selection_blocks(parts)
     choices = _cross_validate_layers(means, labels, parts, corpora, dict.fromkeys(blocks), candidates)
     probes = []
     for block, part in zip(blocks, parts, strict=True):
         rows, choice = part.rows, choices[block]
-        best, strength = np.unravel_index(choice.argmax(), choice.shape)
-        layer, strength = candidates[best], STRENGTHS[strength]
-        features = _layer_features(means, layer, rows)
+        num_layers = max(choice, key=lambda each: choice[each].max())  # the fewest, if they are equal
+        strength = STRENGTHS[choice[num_layers].argmax()]
+        features = np.asarray(means[rows, num_layers - 1])
         scaler, model = _fit(features, labels[rows], [strength])[0]
         temperature = _fit_temperature(features, labels[rows], part, strength)
         weights = _row_per_label(model.coef_, num_labels) / scaler.scale_
         bias = _row_per_label(model.intercept_[:, None], num_labels)[:, 0] - weights @ scaler.mean_
-        probes.append(Probe(layer, strength, weights, bias, choice, temperature))
+        probes.append(Probe(num_layers, strength, weights, bias, choice, temperature))
     return probes
 
 
-def _cross_validate_layers(means, labels, parts, corpora, blocks, candidates) -> dict[range, np.ndarray]:
-    """Return, for each block of parts, the UAR (len(candidates), len(STRENGTHS)) in the cross-validation."""
+def _cross_validate_layers(means, labels, parts, corpora, blocks, candidates) -> dict[range, dict]:
+    """Return, for each block of parts, the `choice` of its probes."""
     scores = joblib.Parallel(n_jobs=-1, return_as="generator")(
         joblib.delayed(_cross_validate)(
-            _layer_features(means, layer, rows), labels[rows], groups, corpora[rows]
+            np.asarray(means[rows, num_layers - 1]), labels[rows], groups, corpora[rows]
         )
         for rows, groups in (_common_rows(parts, block) for block in blocks)
-        for layer in candidates
+        for num_layers in candidates
     )
     scores = list(tqdm(scores, "Selecting layers", len(blocks) * len(candidates)))
     scores = np.array(scores).reshape(len(blocks), len(candidates), len(STRENGTHS))
-    return dict(zip(blocks, scores, strict=True))
+    choices = [dict(zip(candidates, each, strict=True)) for each in scores]
+    return dict(zip(blocks, choices, strict=True))
 
 
 def _selection_blocks(parts: Sequence[TrainingPart]) -> list[range]:
@@ -148,16 +157,6 @@ def _common_rows(parts: Sequence[TrainingPart], block: range) -> tuple[np.ndarra
     for number in block:
         is_common &= np.isin(first.rows, parts[number].rows)
     return first.rows[is_common], np.asarray(first.groups)[is_common]
-
-
-def _layer_features(means: np.ndarray, layer: int | None, rows: Sequence[int] | slice) -> np.ndarray:
-    """Return (num_rows, hidden_size) of one layer, or the mean of all layers, read one after the other."""
-    if layer is not None:
-        return np.asarray(means[rows, layer])
-    total = np.asarray(means[rows, 0])
-    for layer in range(1, means.shape[1]):
-        total = total + means[rows, layer]
-    return np.asarray(total / np.float32(means.shape[1]))
 
 
 def _row_per_label(values: np.ndarray, num_labels: int) -> np.ndarray:
@@ -216,15 +215,11 @@ def fold_into(model: torch.nn.Module, probe: Probe) -> None:
     classifier gives them weight 0: the output is that of the probe, and fine-tuning can use these rows.
 
     Args:
-        model: with `use_weighted_layer_sum`; its projector has at least as many rows as there are labels.
-            Changed in place.
+        model: its encoder has the layers of the probe, and its projector at least as many rows as there are
+            labels. Changed in place.
         probe: the fitted head.
     """
     num_labels = len(probe.bias)
-    model.layer_weights.zero_()
-    if probe.layer is not None:
-        model.layer_weights[probe.layer] = SELECTED_WEIGHT
-    exclude_last_state(model)
     torch.nn.init.normal_(model.projector.weight, std=0.02)
     torch.nn.init.zeros_(model.projector.bias)
     model.projector.weight[:num_labels] = torch.as_tensor(probe.weights, dtype=torch.float32)

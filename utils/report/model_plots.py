@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.report.style import BLUE, GREY, ORANGE, STYLE, WIDTH
+from utils.report.style import BLUE, GREY, STYLE, WIDTH
 
 
 @STYLE
@@ -28,27 +27,28 @@ def plot_importance(losses: dict[str, float]) -> Figure:
 
 
 @STYLE
-def plot_probe(layer_uars: dict[str, Sequence[float]], num_emotions: int) -> Figure:
-    """Draw the UAR (unweighted average recall) of a linear probe on each layer of an encoder.
+def plot_probe(choices: dict[str, dict[str, float]], num_emotions: int) -> Figure:
+    """Draw the UAR (unweighted average recall) of linear probes on an encoder cut after each of its layers.
 
     Args:
-        layer_uars: model -> UAR in 0..1 per hidden state, from the cross-validation that selected the layer,
-            followed by the UAR on the mean of all layers. The last model is the saved one.
+        choices: model -> number of layers -> UAR in 0..1 in the cross-validation that selected this number.
+            The last model is the saved one.
         num_emotions: for the chance line.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
-    *folds, saved = layer_uars.values()
-    for number, uars in enumerate(folds):
+    curves = [
+        ([int(each) for each in uars], [100 * uar for uar in uars.values()]) for uars in choices.values()
+    ]
+    for number, curve in enumerate(curves[:-1]):
         label = "models of the folds" if number == 0 else None
-        axes.plot(100 * np.array(uars[:-1]), color=GREY, linewidth=0.8, label=label)
-    axes.plot(100 * np.array(saved[:-1]), "o-", color=BLUE, label="saved model")
-    axes.axhline(100 * saved[-1], color=ORANGE, label="saved model, mean of all layers")
+        axes.plot(*curve, color=GREY, linewidth=0.8, label=label)
+    axes.plot(*curves[-1], "o-", color=BLUE, label="saved model")
     chance = 100 / num_emotions
     axes.axhline(chance, color="black", linestyle="--", linewidth=1, label=f"Chance ({chance:.1f} %)")
-    axes.set_xlabel("Hidden layer (0: input of the first layer)")
+    axes.set_xlabel("Number of layers after which the encoder is cut")
     axes.set_ylabel("UAR on training speakers,\ncross-validated (%)")
-    axes.set_title("UAR of a linear probe on each encoder layer")
+    axes.set_title("UAR of a linear probe on the encoder's output")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
