@@ -233,7 +233,7 @@ def train(job: EncoderJob, name: str, split: pd.DataFrame, dataset: DatasetDict)
     if probe:
         candidates["probe"] = job.predict_probe(name, split[split["split"] == "validation"])
     if job.training.num_train_epochs > 0:
-        classifier = job.new_classifier(probe)
+        classifier = job.new_classifier(probe, calibrated=True)
         train, validation = job.training_sets(split, dataset, classifier)
         folder = run.checkpoints_of(name)
         job.args.output_dir = str(folder)

@@ -11,10 +11,10 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from utils.data.audio import MIN_SECONDS, SAMPLING_RATE
-from utils.data.augment import NOISE_SNR_DB, SPEEDS, augment
+from utils.data.augment import NOISE_SNR_DB, SPEEDS, augment, mask_spectrogram
 from utils.encoders.batches import Clips, EqualLengthSampler, collate
 
 MAX_SAMPLES = 4 * SAMPLING_RATE
@@ -264,3 +264,27 @@ def test_the_same_seed_gives_the_same_augmented_clip():
     )
     np.testing.assert_array_equal(first, same)
     assert len(first) != len(other) or not np.array_equal(first, other)
+
+
+def test_of_a_spectrogram_bands_and_periods_are_masked_and_most_of_it_is_left():
+    spectrogram = np.random.default_rng(0).normal(size=(80, 200)).astype(np.float32)
+    untouched = spectrogram.copy()
+    shares = []
+    for seed in range(50):
+        masked = mask_spectrogram(spectrogram, np.random.default_rng(seed))
+        changed = masked != spectrogram
+        assert masked.dtype == np.float32 and (masked[changed] == spectrogram.mean()).all()
+        bins, frames = changed.all(axis=1), changed.all(axis=0)
+        assert (changed == (bins[:, None] | frames)).all()  # whole bands and periods
+        shares.append([bins.mean(), frames.mean()])
+    np.testing.assert_array_equal(spectrogram, untouched)
+    assert (np.max(shares, axis=0) <= [0.3, 0.2]).all() and (np.mean(shares, axis=0) > 0.05).all()
+
+
+def test_training_clips_of_whisper_are_masked_and_whole_clips_are_not(dataset):
+    extractor = WhisperFeatureExtractor(chunk_length=1)
+    plain, masked = (Clips(dataset, extractor, augmented, seed=0) for augmented in (False, True))
+    assert torch.equal(plain[5]["input_values"], masked[5]["input_values"])
+    values = masked[5, 16_000, 0]["input_values"].numpy()
+    assert values.shape == (80, 100) and len(np.unique(values, axis=0)) < 80 - 1
+    assert torch.equal(masked[5, 16_000, 0]["input_values"], torch.as_tensor(values))

@@ -28,7 +28,7 @@ from utils.data.audio import SAMPLING_RATE
 from utils.encoders.batches import Clips
 from utils.encoders.classifier import build_classifier
 from utils.encoders.embeddings import embed
-from utils.encoders.families import FAMILIES, check_exportable, keep_layers
+from utils.encoders.families import FAMILIES, keep_layers
 from utils.encoders.freezing import add_lora, count_frames, freeze_all_but_last, is_head, predict
 from utils.encoders.hidden_states import hidden_states, output_means
 from utils.encoders.partial_model import TunedLayers
@@ -195,8 +195,3 @@ def test_a_family_that_is_not_computed_correctly_is_refused_in_one_line(tmp_path
     with pytest.raises(InputError, match=r"is a data2vec-audio; expected one of wav2vec2, .*whisper"):
         build_classifier(str(tmp_path), None, EMOTIONS)
     assert "data2vec-audio" not in FAMILIES
-
-
-def test_an_export_is_refused_before_any_work(classifier):
-    with pytest.raises(InputError, match="--export onnx: expected an encoder of waveforms, got a whisper"):
-        check_exportable(classifier[0].config)

@@ -39,7 +39,7 @@ def folder(request, tmp_path_factory) -> Path:
     """An exported classifier of each family, with large weights in the head, so that logits differ."""
     kind, settings = ENCODERS[request.param]
     torch.manual_seed(3)
-    config = kind(**TINY | settings, num_labels=4, use_weighted_layer_sum=True)
+    config = kind(**TINY | settings, num_labels=4)
     model = AutoModelForAudioClassification.from_config(config)
     torch.nn.init.normal_(model.classifier.weight, std=20)
     folder = tmp_path_factory.mktemp(request.param)

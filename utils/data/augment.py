@@ -1,4 +1,4 @@
-"""Augment a training waveform: speed, time shift, noise and gain. The label stays valid."""
+"""Augment a training clip: speed, time shift, noise and gain, and masks in its spectrogram."""
 
 import numpy as np
 import soxr
@@ -13,6 +13,9 @@ NOISE_SNR_DB = (10.0, 40.0)
 
 SHIFT_SECONDS = 0.2
 """Maximum time shift in either direction; the gap is filled with zeros."""
+
+NUM_MASKS, MAX_MASKED_BINS, MAX_MASKED_FRAMES = 2, 0.15, 0.1
+"""Masks of a spectrogram along each axis, and the maximum width of one as a share of the axis."""
 
 
 def augment(
@@ -47,3 +50,21 @@ def augment(
     moved = moved + noise_level * generator.standard_normal(len(moved), dtype=np.float32)
     gain = 10 ** (generator.uniform(*GAIN_DB) / 20)
     return np.clip(moved * gain, -1.0, 1.0).astype(np.float32)
+
+
+def mask_spectrogram(spectrogram: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return a copy of a spectrogram in which random bands and periods have its mean value.
+
+    This is SpecAugment without time warping (Park et al. 2019).
+
+    Args:
+        spectrogram: float32 (num_bins, num_frames), logarithmic.
+        generator: source of the positions and widths of the masks.
+    """
+    masked, mean = spectrogram.copy(), spectrogram.mean()
+    for axis, share in ((0, MAX_MASKED_BINS), (1, MAX_MASKED_FRAMES)):
+        for _ in range(NUM_MASKS):
+            width = generator.integers(int(share * spectrogram.shape[axis]) + 1)
+            start = generator.integers(spectrogram.shape[axis] - width + 1)
+            np.swapaxes(masked, 0, axis)[start : start + width] = mean
+    return masked

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from utils.data.audio import SAMPLING_RATE
-from utils.data.augment import augment
+from utils.data.augment import augment, mask_spectrogram
 from utils.data.decoding import Waveforms
 
 LENGTH_JITTER = 0.02
@@ -91,7 +91,10 @@ class Clips(torch.utils.data.Dataset):
                 waveform = augment(waveform, generator, SAMPLING_RATE)
             waveform = _crop_or_pad(waveform, num_samples, generator)
         features = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE)
-        input_values = torch.as_tensor(features[self.feature_extractor.model_input_names[0]][0])
+        input_values = features[self.feature_extractor.model_input_names[0]][0]
+        if self.augmented and num_samples is not None and input_values.ndim == 2:
+            input_values = mask_spectrogram(input_values, generator)
+        input_values = torch.as_tensor(input_values)
         return {"input_values": input_values, "label": int(self.labels[index])}
 
 

@@ -78,16 +78,6 @@ def check_family(name: str, config) -> None:
         )
 
 
-def check_exportable(config) -> None:
-    """Check that a classifier can be exported to ONNX.
-
-    Raises:
-        InputError: its input is not a waveform.
-    """
-    if family_of(config).has_window:
-        raise InputError(f"--export onnx: expected an encoder of waveforms, got a {config.model_type}")
-
-
 def last_norm(model: torch.nn.Module) -> torch.nn.Module:
     """Return the norm that an encoder applies to the output of its last layer, or the identity."""
     config = model.config

@@ -17,7 +17,7 @@ from utils.encoders.classifier import build_classifier
 from utils.encoders.distributed import ensure_local
 from utils.encoders.embeddings import fill_frames
 from utils.encoders.encoding import EncodedClips, encode_clips
-from utils.encoders.families import MAX_WINDOW_SECONDS, check_exportable, family_of, keep_layers
+from utils.encoders.families import MAX_WINDOW_SECONDS, family_of, keep_layers
 from utils.encoders.fine_tuning import FineTuning
 from utils.encoders.frames import Frames
 from utils.encoders.freezing import count_frames, count_frozen_layers, predict
@@ -68,11 +68,15 @@ class EncoderJob:
         """The frozen layers run once: without augmentation or adapters their output never changes."""
         return not self.training.augment and not self.tuning.lora_rank
 
-    def new_classifier(self, probe: Probe | None = None, window: int | None = None) -> torch.nn.Module:
+    def new_classifier(
+        self, probe: Probe | None = None, window: int | None = None, calibrated: bool = False
+    ) -> torch.nn.Module:
         """Return the pretrained encoder, cut to the layers that are used, with a probe or a fresh head.
 
         Args:
             window: in seconds, without a probe; None: the longest of `windows`.
+            calibrated: whether the logits of the probe are divided by its temperature. An overconfident probe
+                has almost no loss on its training clips, and nothing for the layers to learn.
         """
         transformers.set_seed(self.run.options.seed)
         name, size = self.model.model_name_or_path, self.model.from_config
@@ -83,6 +87,8 @@ class EncoderJob:
             keep_layers(classifier, num_layers)
         if probe:
             fold_into(classifier, probe)
+            if calibrated:
+                scale_logits(classifier, 1 / probe.temperature)
         return classifier
 
     def windows(self) -> list[int]:
@@ -105,8 +111,6 @@ class EncoderJob:
         num_layers, num_tuned = len(classifier.base_model.encoder.layers), self.model.unfreeze_layers
         if not 0 <= num_tuned <= num_layers:
             raise InputError(f"--unfreeze_layers {num_tuned}: expected 0 to {num_layers}, all its layers")
-        if self.training.export == "onnx":
-            check_exportable(classifier.config)
         if self.model.no_probe:
             return
         windows = self.windows() if family_of(classifier.config).has_window else [None]

@@ -11,7 +11,8 @@ from sklearn.metrics import balanced_accuracy_score
 from tqdm.auto import tqdm
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from utils.onnx_export.session import FILES, extract_input_values, open_session
+from utils.data.audio import SAMPLING_RATE
+from utils.onnx_export.session import FILES, onnx_inputs, open_session
 from utils.runtime import describe_device
 
 NUM_TIMED, NUM_ROUNDS = 5, 3
@@ -30,16 +31,20 @@ def compare_onnx(folder: Path, waveforms: Sequence[np.ndarray], labels: Sequence
         labels: true labels of the waveforms, if known.
 
     Returns:
-        `clips`, `device`, `do_normalize` (of the feature extractor). Under `eager` for the PyTorch
-        classifier, and under each key of `FILES`: `p50_ms`, the median time per clip in milliseconds, and
-        `uar`, the unweighted average recall (None without labels). For the files also `mb`, `agreement`
+        `clips`, `device`, and `do_normalize`: whether waveforms are normalised first. Under `eager` for the
+        PyTorch classifier, and under each key of `FILES`: `p50_ms`, the median time per clip in milliseconds,
+        and `uar`, the unweighted average recall (None without labels). For the files also `mb`, `agreement`
         (share of clips with the same prediction as the classifier) and `times_faster`.
     """
     model = AutoModelForAudioClassification.from_pretrained(folder).eval()
-    clips = extract_input_values(folder, waveforms)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    has_log_mel = extractor.model_input_names[0] == "input_features"
+    clips = onnx_inputs(folder, waveforms)
 
     @torch.inference_mode()
     def eager(clip: np.ndarray) -> np.ndarray:
+        if has_log_mel:
+            clip = extractor(clip[0], sampling_rate=SAMPLING_RATE, return_tensors="np")["input_features"]
         return model(torch.from_numpy(clip)).logits.numpy()
 
     classifiers = {"eager": eager} | {
@@ -54,7 +59,7 @@ def compare_onnx(folder: Path, waveforms: Sequence[np.ndarray], labels: Sequence
         kind: None if labels is None else float(balanced_accuracy_score(labels, predictions[kind]))
         for kind in classifiers
     }
-    do_normalize = AutoFeatureExtractor.from_pretrained(folder).do_normalize
+    do_normalize = not has_log_mel and extractor.do_normalize
     results = {"clips": len(clips), "device": describe_device("cpu"), "do_normalize": do_normalize}
     results["eager"] = {"p50_ms": milliseconds["eager"], "uar": uar["eager"]}
     for kind, name in FILES.items():

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForAudioClassification
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from utils.data.audio import SAMPLING_RATE
-from utils.encoders.families import check_exportable
+from utils.encoders.families import family_of
 from utils.onnx_export.integers import IntegerConvolutions
+from utils.onnx_export.log_mel import LogMel
 from utils.onnx_export.quantization import add_to_logits, quantize
-from utils.onnx_export.session import FILES, extract_input_values, open_session
+from utils.onnx_export.session import FILES, onnx_inputs, open_session
 from utils.runtime import InputError
 
 MAX_CONVOLUTION_SHARE = 0.9
@@ -42,8 +43,8 @@ def require_onnx() -> None:
 def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
     """Write `onnx/model.onnx` and `onnx/model_int8.onnx` for the classifier in the folder of a run.
 
-    Input of both: `input_values`, float32 (num_clips, num_samples), the output of the feature extractor at
-    16 kHz for clips of one length. Output: `logits` (num_clips, num_emotions).
+    Input of both: `input_values`, float32 (num_clips, num_samples), as from `session.onnx_inputs`. Output:
+    `logits` (num_clips, num_emotions).
 
     In the second file the weights are int8 with one scale per output channel, except float32 weights in the
     head. The matrix products of the transformer layers and the convolutions of the feature extractor are
@@ -68,11 +69,16 @@ def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
     with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as temporary:
         float_file, integer_file = Path(temporary) / FILES["fp32"], Path(temporary) / "integers.onnx"
         model = _load_classifier(folder)
-        check_exportable(model.config)
-        _export(model, float_file, integer_ops=False)
-        model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
-        _export(model, integer_file, integer_ops=True)
-        clips = extract_input_values(folder, waveforms)
+        log_mel = None
+        if family_of(model.config).has_window:
+            log_mel = LogMel(AutoFeatureExtractor.from_pretrained(folder))
+        _export(model, float_file, log_mel)
+        if log_mel:
+            integer_file = float_file  # its two convolutions take little time
+        else:
+            model.base_model.feature_extractor = IntegerConvolutions(model.base_model.feature_extractor)
+            _export(model, integer_file, integer_ops=True)
+        clips = onnx_inputs(folder, waveforms)
         expected, corrections, errors = _logits(float_file, clips), {}, {}
         for convolutions, exported in (("float16", float_file), ("int8", integer_file)):
             path = Path(temporary) / convolutions
@@ -95,13 +101,19 @@ def _logits(path: Path, clips: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class _Logits(torch.nn.Module):
-    """A classifier that returns its logits as a tensor, for the export."""
+    """A classifier that returns its logits as a tensor, for the export.
 
-    def __init__(self, model: torch.nn.Module):
+    Args:
+        log_mel: computes the input of the classifier from waveforms; None: it is given waveforms.
+    """
+
+    def __init__(self, model: torch.nn.Module, log_mel: LogMel | None = None):
         super().__init__()
-        self.model = model
+        self.model, self.log_mel = model, log_mel
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        if self.log_mel is not None:
+            input_values = self.log_mel(input_values)
         return self.model(input_values).logits
 
 
@@ -119,12 +131,14 @@ def _load_classifier(folder: Path) -> torch.nn.Module:
     return model
 
 
-def _export(model: torch.nn.Module, path: Path, integer_ops: bool) -> None:
+def _export(
+    model: torch.nn.Module, path: Path, log_mel: LogMel | None = None, integer_ops: bool = False
+) -> None:
     """Trace a classifier to an ONNX file; `integer_ops`: it contains `IntegerConvolutions`."""
     with warnings.catch_warnings():  # about traced shapes; the tests run clips of several lengths
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Logits(model),
+            _Logits(model, log_mel).eval(),
             (torch.randn(2, SAMPLING_RATE),),
             path,
             input_names=["input_values"],

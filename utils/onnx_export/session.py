@@ -12,8 +12,8 @@ FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 """Precision -> file name in the folder `onnx/` of the run."""
 
 
-def extract_input_values(folder: Path, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Apply the feature extractor of a run to each waveform.
+def onnx_inputs(folder: Path, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what the ONNX files of a run are given: waveforms, normalised if its classifier needs that.
 
     Args:
         folder: of the run.
@@ -23,12 +23,10 @@ def extract_input_values(folder: Path, waveforms: Sequence[np.ndarray]) -> list[
         float32 (1, num_samples) for each waveform.
     """
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    return [
-        extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="np")["input_values"].astype(
-            np.float32
-        )
-        for waveform in waveforms
-    ]
+    if extractor.model_input_names[0] == "input_features":  # the files compute the log-mel spectrogram
+        return [np.asarray(waveform, np.float32)[None] for waveform in waveforms]
+    inputs = (extractor(each, sampling_rate=SAMPLING_RATE, return_tensors="np") for each in waveforms)
+    return [values["input_values"].astype(np.float32) for values in inputs]
 
 
 def open_session(path: Path, num_threads: int = 0):
