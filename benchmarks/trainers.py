@@ -14,7 +14,7 @@ from transformers import (
 
 from train_wav2vec2 import ModelOptions, TrainingOptions
 from utils.data.audio import SAMPLING_RATE
-from utils.encoders import FineTuning, build_classifier, build_trainer, training_arguments
+from utils.encoders import FineTuning, FrozenClips, build_classifier, build_trainer, training_arguments
 from utils.encoders.batches import EqualLengthSampler
 from utils.encoders.classifier import SIZES
 from utils.options import RunOptions
@@ -90,6 +90,7 @@ def our_trainer(
         class_weights="none",  # some emotions may be missing in the few clips of a benchmark
         lr_scheduler_type="constant",
         augment=augmented,
+        dataloader_num_workers=0 if isinstance(train, FrozenClips) else None,  # as train_wav2vec2.py chooses
     )
     flags = ["--eval_strategy=steps", f"--eval_steps={10**6}", "--save_strategy=no", "--logging_strategy=no"]
     flags += ["--load_best_model_at_end=false", "--disable_tqdm=true"]

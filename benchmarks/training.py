@@ -222,7 +222,7 @@ def time_in_turns(
     blocks = {name: [] for name in trainers}
     for _ in range(num_rounds):
         for name, trainer in trainers.items():
-            blocks[name].append(num_steps[name] * BATCH_SIZE / time_steps(trainer, num_steps[name]))
+            blocks[name].append(BATCH_SIZE / time_steps(trainer, num_steps[name]))
     return blocks
 
 

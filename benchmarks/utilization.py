@@ -19,16 +19,11 @@ PEAK_TFLOPS = {
 
 
 class StepTimer(TrainerCallback):
-    """Measure the seconds from the request of the first batch to the end of the last step."""
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.start = None
-
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        if self.start is None:
-            self.start = now()
+    """Measure the seconds from the end of the first step to the end of the last one."""
 
     def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            self.start = now()
         if state.global_step == state.max_steps:
             self.seconds = now() - self.start
             control.should_evaluate = False
@@ -43,26 +38,26 @@ def now() -> float:
 
 
 def time_steps(trainer: Trainer, num_steps: int) -> float:
-    """Return the duration of training steps in seconds."""
+    """Return the seconds per training step, without the first, which waits for the first clips."""
     timer = StepTimer()
     trainer.add_callback(timer)
     trainer.args.max_steps = num_steps
     trainer.train()
     trainer.remove_callback(timer)
-    return timer.seconds
+    return timer.seconds / max(1, num_steps - 1)
 
 
 def busy_share(trainer: Trainer, num_steps: int) -> float:
     """Return the share of the duration of steps in which at least one kernel or copy runs on the GPU."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
-        seconds = time_steps(trainer, num_steps)
-    on_gpu = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    busy = end = 0.0  # microseconds
-    for event in sorted(on_gpu, key=lambda event: event.time_range.start):
+        microseconds = 1e6 * (num_steps - 1) * time_steps(trainer, num_steps)
+    events = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    busy, end = 0.0, max(event.time_range.end for event in events) - microseconds  # without the first step
+    for event in sorted(events, key=lambda event: event.time_range.start):
         busy += max(0.0, event.time_range.end - max(event.time_range.start, end))
         end = max(end, event.time_range.end)
-    return busy / 1e6 / seconds
+    return busy / microseconds
 
 
 def clip_flops(config, num_samples: int, recipe: str) -> float:

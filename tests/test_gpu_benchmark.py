@@ -29,7 +29,7 @@ def bundle(demo_folder, tmp_path_factory) -> Path:
         name = f"03-01-{emotion}-{intensity}-{sentence}-{repetition}-{ACTORS[int(speaker)]:02d}.wav"
         shutil.copyfile(path, folder / name)
     bundle = tmp_path_factory.mktemp("new") / "bundle"
-    gpu.make_bundle(bundle, [folder], None)
+    gpu.make_bundle(bundle, [folder], [])
     return bundle
 
 
@@ -74,4 +74,4 @@ def test_the_other_steps_run_after_a_failed_step(bundle, tmp_path, monkeypatch):
 
 def test_an_existing_folder_is_not_used_for_a_bundle(tmp_path):
     with pytest.raises(InputError, match=f"--bundle {tmp_path}: exists"):
-        gpu.make_bundle(tmp_path, [PROJECT], None)
+        gpu.make_bundle(tmp_path, [PROJECT], [])
