@@ -117,8 +117,8 @@ def permutation_importance(
         feature_groups: name of the group of each feature, (num_features,).
         emotions: label names; those without clips have no recall and are left out.
         seed: of the permutations.
-        num_repeats: number of permutations per group, over which the losses are averaged; None: five, or fewer
-            with many clips, see `NUM_PERMUTED`.
+        num_repeats: number of permutations per group, over which the losses are averaged; None: five, or
+            fewer with many clips, see `NUM_PERMUTED`.
 
     Returns:
         `uar`: group -> loss of UAR; `recall`: emotion -> group -> loss of recall; all in -1..1.
