@@ -39,6 +39,7 @@ from utils.app.descriptions import (
     format_percent,
     read_test_confidences,
 )
+from utils.app.handlers import PageModel
 from utils.app.loading import load_model
 from utils.data.audio import SAMPLING_RATE, AudioError, read_waveform
 from utils.runtime import InputError
@@ -418,6 +419,22 @@ def test_windows_cover_a_clip_evenly_and_their_number_is_limited(seconds, expect
     hops = np.diff([part.start for part in windows])
     assert not len(hops) or hops.max() - hops.min() <= 1
     assert (hops <= 24_000).all(), "the windows overlap or adjoin"
+
+
+@pytest.mark.parametrize(("window_seconds", "noted"), [(4, False), (3, True), (None, False)])
+def test_the_page_says_that_a_clip_is_longer_than_the_window_of_the_model(window_seconds, noted, tmp_path):
+    class Model(PageModel):
+        def __init__(self):
+            self.run = {"model": {"window_seconds": window_seconds}}
+            self.emotions = ["sad", "angry"]
+            self.predict_proba = lambda clips: np.array([[0.2, 0.8]] * len(clips))
+
+    clip = tmp_path / "clip" / "clip.wav"
+    clip.parent.mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, round(3.5 * SAMPLING_RATE)).astype(np.float32)
+    soundfile.write(clip, noise, SAMPLING_RATE)
+    *_, words = Model().predict_clip(str(clip), 50)
+    assert ("its prediction is for the first 3 s of the clip" in words) == noted
 
 
 def test_silent_windows_have_no_prediction():

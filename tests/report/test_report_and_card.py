@@ -648,6 +648,13 @@ def test_the_card_warns_of_a_randomly_initialised_encoder_after_the_title(measur
     assert any("not a model to use" in line for line in lines[1:4])
 
 
+def test_the_card_says_how_much_of_a_long_clip_is_classified(measured, card_of):
+    metrics = copy.deepcopy(measured["ravdess"][0])
+    assert "about one to ten seconds" in card_of(metrics)
+    metrics["model"]["window_seconds"] = 4
+    assert "one to 4 seconds: of a longer clip, only the first 4 seconds are classified." in card_of(metrics)
+
+
 def test_the_card_of_a_regular_run_has_no_warning(measured, card_of):
     assert not any(line.startswith(">") for line in card_of(measured["ravdess"][0]).splitlines())
 

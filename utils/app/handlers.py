@@ -9,7 +9,7 @@ import numpy as np
 from utils.app import html
 from utils.app.descriptions import read_test_confidences
 from utils.app.predictor import load_predictor, predict_over_time, read_run
-from utils.data.audio import AudioError, read_waveform
+from utils.data.audio import SAMPLING_RATE, AudioError, read_waveform
 
 MAX_FILES = 100
 """Maximum number of files that are classified at once."""
@@ -51,12 +51,14 @@ class PageModel:
             return None, None, None, html.problem(f"{file.name}: {error}"), ""
         probabilities, times, window_probabilities = predict_over_time(self.predict_proba, waveform)
         timeline = html.timeline(waveform, times, window_probabilities, self.emotions)
+        window = self.run["model"].get("window_seconds")
+        note = html.cut_note(window) if window and len(waveform) > window * SAMPLING_RATE else ""
         return (
             None,
             None,
             probabilities,
             self.prediction(probabilities, threshold),
-            html.player(waveform) + timeline,
+            note + html.player(waveform) + timeline,
         )
 
     def predict_files(

@@ -106,6 +106,14 @@ def prediction(probabilities: np.ndarray, emotions: Sequence[str], threshold: fl
     )
 
 
+def cut_note(window_seconds: int) -> str:
+    """Return the note that a clip is longer than the window of the model."""
+    return (
+        f'<p class="note">The model takes at most {window_seconds} s: its prediction is for the first '
+        f"{window_seconds} s of the clip. The predictions over time cover the whole clip.</p>"
+    )
+
+
 def player(waveform: np.ndarray) -> str:
     """Return an audio player for the classified waveform, embedded as WAV."""
     file = io.BytesIO()

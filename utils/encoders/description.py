@@ -27,8 +27,14 @@ def describe_classifier(model: torch.nn.Module, folder: Path, options, facts: di
         "description": _describe_layers(model, options, kept),
         "starts_random": options.from_config is not None,
         "parameters": model.num_parameters(),
+        "window_seconds": _window_seconds(model),
         "weights_mb": (folder / "model.safetensors").stat().st_size / 1e6,
     }
+
+
+def _window_seconds(model: torch.nn.Module) -> int | None:
+    has_window = family_of(model.config).has_window
+    return model.config.max_source_positions // POSITIONS_PER_SECOND if has_window else None
 
 
 def _describe_layers(model: torch.nn.Module, options, kept: str) -> str:
@@ -36,8 +42,7 @@ def _describe_layers(model: torch.nn.Module, options, kept: str) -> str:
         encoder = f"a randomly initialised {options.from_config} wav2vec2 encoder"
     else:
         encoder = f"the {model.config.model_type} encoder `{Path(options.model_name_or_path).name}`"
-    if family_of(model.config).has_window:
-        window = model.config.max_source_positions // POSITIONS_PER_SECOND
+    if window := _window_seconds(model):
         encoder += f" with a window of {window} s, to which clips are cut or padded"
     num_layers = model.config.num_hidden_layers
     encoder += f", cut after its first {num_layers} layers"
