@@ -110,9 +110,9 @@ DEMO = {
     "from_config": "tiny",
     "num_train_epochs": 20,
     "early_stopping_patience": 20,
-    "learning_rate": 1e-3,
-    "head_learning_rate": 1e-2,
-    "lr_scheduler_type": "linear",
+    "global_batch_size": 8,
+    "learning_rate": 3e-4,
+    "head_learning_rate": 3e-3,
 }
 """Defaults under --demo; options on the command line override them."""
 

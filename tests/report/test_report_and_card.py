@@ -648,6 +648,14 @@ def test_the_card_warns_of_a_randomly_initialised_encoder_after_the_title(measur
     assert any("not a model to use" in line for line in lines[1:4])
 
 
+def test_the_card_says_what_the_encoder_was_pretrained_on(measured, card_of):
+    metrics = copy.deepcopy(measured["ravdess"][0])
+    assert "was pretrained on" not in card_of(metrics)
+    metrics["model"] |= {"base_model": "a/b", "pretraining": {"data": "many hours", "license": "MIT"}}
+    text = "The encoder `a/b` was pretrained on many hours; the licence of its weights is MIT."
+    assert text in card_of(metrics)
+
+
 def test_the_card_says_how_much_of_a_long_clip_is_classified(measured, card_of):
     metrics = copy.deepcopy(measured["ravdess"][0])
     assert "about one to ten seconds" in card_of(metrics)

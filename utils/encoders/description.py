@@ -9,6 +9,17 @@ from utils.encoders.encoding import EncodedClips
 from utils.encoders.families import POSITIONS_PER_SECOND, family_of
 from utils.encoders.partial_model import FrozenClips
 
+PRETRAINING = {
+    "openai/whisper-": ("680,000 hours of transcribed speech from the web (Radford et al. 2022)", "MIT"),
+    "facebook/wav2vec2-base": ("960 hours of LibriSpeech (Baevski et al. 2020)", "Apache-2.0"),
+    "facebook/wav2vec2-xls-r-": ("436,000 hours of speech in 128 languages (Babu et al. 2021)", "Apache-2.0"),
+    "facebook/hubert-base-ls960": ("960 hours of LibriSpeech (Hsu et al. 2021)", "Apache-2.0"),
+    "facebook/hubert-large-ll60k": ("60,000 hours of Libri-Light (Hsu et al. 2021)", "Apache-2.0"),
+    "microsoft/wavlm-base-plus": ("94,000 hours of English speech (Chen et al. 2022)", "CC BY-SA 3.0"),
+    "microsoft/wavlm-large": ("94,000 hours of English speech (Chen et al. 2022)", "CC BY-SA 3.0"),
+}
+"""Beginning of a Hub id -> what the encoder was pretrained on, and the licence of its weights."""
+
 
 def describe_classifier(model: torch.nn.Module, folder: Path, options, facts: dict[str, dict]) -> dict:
     """Return the section `model` of metrics.json.
@@ -20,10 +31,13 @@ def describe_classifier(model: torch.nn.Module, folder: Path, options, facts: di
         facts: model name -> `kept` and more, the published model last.
     """
     kept = list(facts.values())[-1]["kept"]
-    is_pretrained = not options.from_config and not Path(options.model_name_or_path).exists()
+    name = options.model_name_or_path
+    is_on_hub = not options.from_config and not Path(name).exists()
+    known = [facts for beginning, facts in PRETRAINING.items() if is_on_hub and name.startswith(beginning)]
     return {
         "library": "transformers",
-        "base_model": options.model_name_or_path if is_pretrained else None,
+        "base_model": name if is_on_hub else None,
+        "pretraining": dict(zip(("data", "license"), known[0], strict=True)) if known else None,
         "description": _describe_layers(model, options, kept),
         "starts_random": options.from_config is not None,
         "parameters": model.num_parameters(),
