@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForAudioClassification, HubertConfig, Wav2Vec2Config, WavLMConfig
+from transformers import (
+    AutoModelForAudioClassification,
+    HubertConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
+    Wav2Vec2Config,
+    WavLMConfig,
+)
 
 from utils.encoders.freezing import (
     add_lora,
@@ -44,6 +51,8 @@ CONFIGS = {
     "hubert": HubertConfig(**TINY),
     "wavlm": WavLMConfig(**TINY),
     "wavlm-large": WavLMConfig(**TINY, feat_extract_norm="layer", do_stable_layer_norm=True),
+    "unispeech": UniSpeechConfig(**TINY),
+    "unispeech-sat": UniSpeechSatConfig(**TINY),
 }
 GROUP_NORM = [name for name, config in CONFIGS.items() if config.feat_extract_norm == "group"]
 every_encoder = pytest.mark.parametrize("encoder", CONFIGS)
@@ -158,6 +167,8 @@ LOGITS = {
     "hubert": [1.9321, 0.4937, -2.4084, 0.4691],
     "wavlm": [-3.0492, -0.0949, 1.4064, 3.1836],
     "wavlm-large": [-0.8151, 0.1579, -1.2918, 0.1218],
+    "unispeech": [1.5147, -0.5039, -1.6834, -0.6045],
+    "unispeech-sat": [1.0778, -0.4448, 0.0587, -2.5333],
 }
 """Logits for the weights and the clip below, the same in transformers 5.0, 5.15 and 5.23."""
 

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
-    Data2VecAudioConfig,
-    Data2VecAudioModel,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerModel,
     Wav2Vec2FeatureExtractor,
     WhisperConfig,
     WhisperFeatureExtractor,
@@ -188,10 +188,9 @@ def test_adapters_are_merged_into_a_stock_model(classifier, waveforms):
 
 
 def test_a_family_that_is_not_computed_correctly_is_refused_in_one_line(tmp_path):
-    Data2VecAudioModel(
-        Data2VecAudioConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, conv_dim=(8,) * 7)
-    ).save_pretrained(tmp_path)
+    config = Wav2Vec2ConformerConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    Wav2Vec2ConformerModel(config).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"is a data2vec-audio; expected one of wav2vec2, .*whisper"):
+    with pytest.raises(InputError, match=r"is a wav2vec2-conformer; expected one of wav2vec2, .*whisper"):
         build_classifier(str(tmp_path), None, EMOTIONS)
-    assert "data2vec-audio" not in FAMILIES
+    assert "wav2vec2-conformer" not in FAMILIES

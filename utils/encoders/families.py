@@ -49,6 +49,7 @@ _WHISPER = Family(
 
 FAMILIES = {
     **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat"), _WAVEFORM),
+    "data2vec-audio": _WAVEFORM,  # its position convolutions see padding: batches of one length, see `embed`
     "whisper": _WHISPER,
 }
 """`model_type` of the config -> family. XLS-R and MMS are of the type wav2vec2."""

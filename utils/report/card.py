@@ -20,7 +20,7 @@ TEMPLATE = PROJECT_ROOT / "model_card.md"
 FIGURES = {
     "confusion_matrix.png": "Confusion matrix",
     "per_emotion.png": "Scores per emotion",
-    "layers.png": "UAR of a linear probe on each encoder layer",
+    "layers.png": "UAR of a linear probe after each encoder layer",
     "learning_curves.png": "Learning curves",
     "speakers.png": "UAR per test speaker",
     "robustness.png": "Recall under perturbations",
