@@ -13,6 +13,7 @@ import torch
 from utils.data.audio import SAMPLING_RATE
 from utils.data.augment import augment, mask_spectrogram
 from utils.data.decoding import Waveforms
+from utils.encoders.families import extract_input
 
 LENGTH_JITTER = 0.02
 """Standard deviation of the relative noise on the lengths by which clips are sorted into batches."""
@@ -58,8 +59,8 @@ class EqualLengthSampler(torch.utils.data.Sampler):
 
 
 class Clips(torch.utils.data.Dataset):
-    """One split in the format of the Trainer: `label` and `input_values`, float32, which is what the feature
-    extractor returns: (num_samples,) or, of a log-mel spectrogram, (num_mel_bins, num_frames).
+    """One split in the format of the Trainer: `label` and `input_values`, float32, which is what the encoder
+    is given: a waveform (num_samples,) or a log-mel spectrogram, see `families.Family`.
 
     `clips[i]` is the whole clip i. `clips[i, num_samples, epoch]` is its training version in that epoch:
     augmented if `augmented`, and cropped to `num_samples` at a random position.
@@ -90,8 +91,7 @@ class Clips(torch.utils.data.Dataset):
             if self.augmented:
                 waveform = augment(waveform, generator, SAMPLING_RATE)
             waveform = _crop_or_pad(waveform, num_samples, generator)
-        features = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE)
-        input_values = features[self.feature_extractor.model_input_names[0]][0]
+        input_values = extract_input(self.feature_extractor, waveform)
         if self.augmented and num_samples is not None and input_values.ndim == 2:
             input_values = mask_spectrogram(input_values, generator)
         input_values = torch.as_tensor(input_values)

@@ -15,6 +15,7 @@ PRETRAINING = {
     "facebook/wav2vec2-xls-r-": ("436,000 hours of speech in 128 languages (Babu et al. 2021)", "Apache-2.0"),
     "facebook/hubert-base-ls960": ("960 hours of LibriSpeech (Hsu et al. 2021)", "Apache-2.0"),
     "facebook/hubert-large-ll60k": ("60,000 hours of Libri-Light (Hsu et al. 2021)", "Apache-2.0"),
+    "facebook/w2v-bert-2.0": ("4.5 million hours of speech in 143 languages (Barrault et al. 2023)", "MIT"),
     "microsoft/wavlm-base-plus": ("94,000 hours of English speech (Chen et al. 2022)", "CC BY-SA 3.0"),
     "microsoft/wavlm-large": ("94,000 hours of English speech (Chen et al. 2022)", "CC BY-SA 3.0"),
 }

@@ -16,9 +16,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from utils.data.audio import SAMPLING_RATE
 from utils.data.decoding import DECODING_VERSION, Waveforms
 from utils.encoders.distributed import receive_from_other_machines
+from utils.encoders.families import extract_input
 from utils.encoders.frames import Frames
 from utils.encoders.freezing import unpadded_logits
 from utils.encoders.hidden_states import hidden_states, output_means
@@ -177,8 +177,7 @@ def _encode(
     clips = Waveforms(waveforms)
 
     def inputs(rows: Sequence[int]) -> list[torch.Tensor]:
-        name = feature_extractor.model_input_names[0]
-        values = [feature_extractor(clips[row], sampling_rate=SAMPLING_RATE)[name][0] for row in rows]
+        values = (extract_input(feature_extractor, clips[row]) for row in rows)
         return [torch.as_tensor(each).to(model.device) for each in values]
 
     mixes = shares_batches(model, inputs([*dict.fromkeys((rows[0], rows[-1]))]))

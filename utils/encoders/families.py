@@ -6,8 +6,11 @@ The classes of a family share the names of their modules. Every classifier has i
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from transformers import SeamlessM4TFeatureExtractor
 
+from utils.data.audio import SAMPLING_RATE
 from utils.runtime import InputError
 
 
@@ -16,40 +19,47 @@ class Family:
     """A family of encoders.
 
     Attributes:
-        input_name: what a classifier is given: `input_values` (num_clips, num_samples), or `input_features`
-            (num_clips, num_mel_bins, num_frames), a log-mel spectrogram of a fixed window.
-        body: the part of `base_model` that computes the hidden states; "" is all of it.
+        input_name: what a classifier is given for each clip: `input_values` (num_samples,), or
+            `input_features`, a log-mel spectrogram.
         before_layers: the modules of `base_model` before its layers.
         adapted: the linear modules of a layer that get low-rank adapters.
+        body: the part of `base_model` that computes the hidden states; "" is all of it.
+        has_window: every clip is cut or padded to a window of fixed length, (num_mel_bins, num_frames). Other
+            spectrograms are (num_frames, num_mel_bins), as long as the clip.
+        layers_mask: a layer ignores padding if it is given an attention mask and nothing else.
     """
 
     input_name: str
-    body: str
     before_layers: tuple[str, ...]
     adapted: tuple[str, ...]
-
-    @property
-    def has_window(self) -> bool:
-        """Every clip is cut or padded to a window of fixed length."""
-        return self.input_name == "input_features"
+    body: str = ""
+    has_window: bool = False
+    layers_mask: bool = True
 
 
 _WAVEFORM = Family(
     "input_values",
-    body="",
     before_layers=("feature_extractor", "feature_projection", "encoder.pos_conv_embed"),
     adapted=("intermediate_dense", "output_dense"),
 )
+_W2V_BERT = Family(
+    "input_features",
+    before_layers=("feature_projection",),
+    adapted=("intermediate_dense", "output_dense"),
+    layers_mask=False,
+)
 _WHISPER = Family(
     "input_features",
-    body="encoder",
     before_layers=("encoder.conv1", "encoder.conv2", "encoder.embed_positions"),
     adapted=("fc1", "fc2"),
+    body="encoder",
+    has_window=True,
 )
 
 FAMILIES = {
     **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat"), _WAVEFORM),
     "data2vec-audio": _WAVEFORM,  # its position convolutions see padding: batches of one length, see `embed`
+    "wav2vec2-bert": _W2V_BERT,
     "whisper": _WHISPER,
 }
 """`model_type` of the config -> family. XLS-R and MMS are of the type wav2vec2."""
@@ -65,6 +75,30 @@ MAX_WINDOW_SECONDS = 30
 def family_of(config) -> Family:
     """Return the family of a classifier or an encoder, by its config."""
     return FAMILIES[config.model_type]
+
+
+def extract_input(extractor, waveform: np.ndarray) -> np.ndarray:
+    """Return what a classifier is given for a waveform, float32 (num_samples,) at 16 kHz.
+
+    Frames that the extractor of w2v-BERT adds, and masks, to make their number even are left out: the
+    classifier computes the same without them.
+    """
+    features = extractor(waveform, sampling_rate=SAMPLING_RATE)
+    values = features[extractor.model_input_names[0]][0]
+    if isinstance(extractor, SeamlessM4TFeatureExtractor):
+        values = values[np.asarray(features["attention_mask"][0], dtype=bool)]
+    return values
+
+
+def check_exportable(config) -> None:
+    """Check that a classifier can be exported to ONNX.
+
+    Raises:
+        InputError: its input is a spectrogram that the exported file cannot compute.
+    """
+    family = family_of(config)
+    if family.input_name == "input_features" and not family.has_window:
+        raise InputError(f"--export onnx: is not available for encoders of the type {config.model_type}")
 
 
 def check_family(name: str, config) -> None:

@@ -65,8 +65,11 @@ def freeze_encoder(model: torch.nn.Module) -> None:
 
 def count_frames(model: torch.nn.Module, num_samples: Sequence[int]) -> list[int]:
     """Return the number of frames that the encoder computes from clips of these numbers of samples."""
-    if family_of(model.config).has_window:
+    family = family_of(model.config)
+    if family.has_window:
         return [model.config.max_source_positions] * len(num_samples)
+    if family.input_name == "input_features":  # of w2v-BERT: pairs of frames of 25 ms, 10 ms apart
+        return [(1 + (samples - 400) // 160) // 2 for samples in num_samples]
     return model.base_model._get_feat_extract_output_lengths(torch.tensor(list(num_samples))).tolist()
 
 
@@ -105,14 +108,13 @@ def unpadded_logits(model: torch.nn.Module, clips: Sequence[torch.Tensor]) -> to
 
     Args:
         model: a stock classifier.
-        clips: what its feature extractor returns, (num_samples,) or (num_mel_bins, num_frames), on the device
-            of the model. Clips of equal length share a forward pass.
+        clips: its input for each clip, from `families.extract_input`, on the device of the model. Clips of
+            equal length share a forward pass.
     """
-    lengths = torch.tensor([clip.shape[-1] for clip in clips])
     name = "input_values" if clips[0].ndim == 1 else "input_features"
     logits = [None] * len(clips)
-    for length in lengths.unique():
-        rows = (lengths == length).nonzero().flatten().tolist()
+    for shape in dict.fromkeys(clip.shape for clip in clips):
+        rows = [row for row, clip in enumerate(clips) if clip.shape == shape]
         output = model(**{name: torch.stack([clips[row] for row in rows])}).logits.float()
         for row, values in zip(rows, output, strict=True):
             logits[row] = values

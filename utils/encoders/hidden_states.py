@@ -62,18 +62,21 @@ def hidden_states(
             base.get_submodule(family.body)(torch.stack(list(clips)))
             num_frames = torch.full((len(clips),), states[0].shape[1])
         else:
-            num_frames = _run_padded(base, clips)
+            num_frames = _run_padded(base, clips, family.input_name == "input_values")
     return tuple(states[: None if num_layers is None else num_layers + 1]), num_frames.to(states[0].device)
 
 
-def _run_padded(base: torch.nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Run an encoder of waveforms on clips of any length, and return their numbers of frames."""
+def _run_padded(base: torch.nn.Module, clips: Sequence[torch.Tensor], are_waveforms: bool) -> torch.Tensor:
+    """Run an encoder on clips of any length, and return their numbers of frames."""
     lengths = torch.tensor([len(clip) for clip in clips])
     input_values = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     attention_mask = None
     if len(lengths.unique()) > 1:
         attention_mask = torch.arange(input_values.shape[1]) < lengths[:, None]
         attention_mask = attention_mask.long().to(input_values.device)
+    if not are_waveforms:
+        base(input_values, attention_mask=attention_mask)
+        return lengths
     with _unpadded_convolutions(base, lengths.tolist()):
         base(input_values, attention_mask=attention_mask)
     return base._get_feat_extract_output_lengths(lengths)

@@ -17,7 +17,7 @@ from utils.encoders.classifier import build_classifier
 from utils.encoders.distributed import ensure_local
 from utils.encoders.embeddings import fill_frames
 from utils.encoders.encoding import EncodedClips, encode_clips
-from utils.encoders.families import MAX_WINDOW_SECONDS, family_of, keep_layers
+from utils.encoders.families import MAX_WINDOW_SECONDS, check_exportable, family_of, keep_layers
 from utils.encoders.fine_tuning import FineTuning
 from utils.encoders.frames import Frames
 from utils.encoders.freezing import count_frames, count_frozen_layers, predict
@@ -111,6 +111,8 @@ class EncoderJob:
         num_layers, num_tuned = len(classifier.base_model.encoder.layers), self.model.unfreeze_layers
         if not 0 <= num_tuned <= num_layers:
             raise InputError(f"--unfreeze_layers {num_tuned}: expected 0 to {num_layers}, all its layers")
+        if self.training.export == "onnx":
+            check_exportable(classifier.config)
         if self.model.no_probe:
             return
         windows = self.windows() if family_of(classifier.config).has_window else [None]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers.masking_utils import create_bidirectional_mask
 
-from utils.encoders.families import last_norm
+from utils.encoders.families import family_of, last_norm
 from utils.encoders.frames import Frames
 from utils.encoders.freezing import count_frozen_layers, layer_output
 
@@ -35,6 +35,7 @@ class TunedLayers(torch.nn.Module):
         self.projector = model.projector
         self.classifier = model.classifier
         self._config = model.config
+        self._max_padding = MAX_PADDING if family_of(model.config).layers_mask else 0.0
         # In WavLM the first layer, which may be frozen, computes the relative position bias of all layers.
         self._compute_position_bias = getattr(getattr(layers[0], "attention", None), "compute_bias", None)
 
@@ -46,7 +47,7 @@ class TunedLayers(torch.nn.Module):
                 the device of the weights. Clips of similar length share a forward pass.
         """
         pooled = [None] * len(input_values)
-        for rows in similar_length_groups([len(frames) for frames in input_values]):
+        for rows in similar_length_groups([len(frames) for frames in input_values], self._max_padding):
             for row, mean in zip(rows, self._means([input_values[row] for row in rows]), strict=True):
                 pooled[row] = mean
         return self.classifier(self.projector(torch.stack(pooled)))
@@ -73,12 +74,12 @@ class TunedLayers(torch.nn.Module):
         return (self.last_norm(hidden) * is_frame[..., None]).sum(dim=1) / lengths[:, None]
 
 
-def similar_length_groups(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield groups of rows; padding a group to its longest clip adds at most `MAX_PADDING` to its frames."""
+def similar_length_groups(lengths: Sequence[int], max_padding: float = MAX_PADDING) -> Iterator[list[int]]:
+    """Yield groups of rows; padding a group to its longest clip adds at most this share to its frames."""
     group, total = [], 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         total += lengths[row]
-        if group and lengths[group[0]] * (len(group) + 1) > (1 + MAX_PADDING) * total:
+        if group and lengths[group[0]] * (len(group) + 1) > (1 + max_padding) * total:
             yield group
             group, total = [], lengths[row]
         group.append(row)

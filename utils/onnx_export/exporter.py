@@ -13,7 +13,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from utils.data.audio import SAMPLING_RATE
-from utils.encoders.families import family_of
+from utils.encoders.families import check_exportable, family_of
 from utils.onnx_export.integers import IntegerConvolutions
 from utils.onnx_export.log_mel import LogMel
 from utils.onnx_export.quantization import add_to_logits, quantize
@@ -69,6 +69,7 @@ def export_onnx(folder: Path, waveforms: Sequence[np.ndarray]) -> str:
     with tempfile.TemporaryDirectory(dir=target, suffix=".partial") as temporary:
         float_file, integer_file = Path(temporary) / FILES["fp32"], Path(temporary) / "integers.onnx"
         model = _load_classifier(folder)
+        check_exportable(model.config)
         log_mel = None
         if family_of(model.config).has_window:
             log_mel = LogMel(AutoFeatureExtractor.from_pretrained(folder))
