@@ -399,6 +399,8 @@ def test_options_can_be_read_from_a_yaml_file(tmp_path, cache):
         (["--data_dir=/no/such/place"], "--data_dir /no/such/place"),
         (["--demo", "--emotions", "hapy", "sad"], "did you mean 'happy'"),
         (["--demo", "--unfreeze_layers=9"], "--unfreeze_layers 9: expected 0 to 3"),
+        (["--demo", "--keep_layers=4"], "--keep_layers 4: expected 1 to 3"),
+        (["--demo", "--window_seconds=5"], "--window_seconds 5: this wav2vec2 has no window"),
         (
             ["--demo", "--global_batch_size=6", "--gradient_accumulation_steps=4"],
             "--global_batch_size 6: expected a multiple of 4",

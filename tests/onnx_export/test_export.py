@@ -140,8 +140,17 @@ def test_the_share_of_equal_predictions_is_counted(folder):
 @pytest.mark.slow
 def test_a_run_exports_its_model_and_the_code_example_of_its_card_works(tmp_path, demo_folder):
     run = tmp_path / "run"
-    options = ["--demo", "--emotions", "sad", "angry", "--num_train_epochs=0", "--export=onnx"]
+    options = [
+        "--demo",
+        "--emotions",
+        "sad",
+        "angry",
+        "--num_train_epochs=0",
+        "--export=onnx",
+        "--keep_layers=2",
+    ]
     call("train_wav2vec2.py", *options, f"--output_dir={run}", f"--cache_dir={tmp_path / 'cache'}")
+    assert json.loads((run / "config.json").read_text())["num_hidden_layers"] == 2
     results = json.loads((run / "metrics.json").read_text())["onnx"]
     assert results["clips"] == 32 and results["int8"]["agreement"] >= 0.95
     assert results["fp32"]["agreement"] == 1 and results["fp32"]["uar"] == results["eager"]["uar"]

@@ -111,11 +111,14 @@ class EncoderJob:
         num_layers, num_tuned = len(classifier.base_model.encoder.layers), self.model.unfreeze_layers
         if not 0 <= num_tuned <= num_layers:
             raise InputError(f"--unfreeze_layers {num_tuned}: expected 0 to {num_layers}, all its layers")
+        has_window, seconds = family_of(classifier.config).has_window, self.model.window_seconds
+        if seconds is not None and not has_window:
+            raise InputError(f"--window_seconds {seconds}: this {classifier.config.model_type} has no window")
         if self.training.export == "onnx":
             check_exportable(classifier.config)
         if self.model.no_probe:
             return
-        windows = self.windows() if family_of(classifier.config).has_window else [None]
+        windows = self.windows() if has_window else [None]
         encoders = (
             (window, self.new_classifier(window=window).to(self.args.device), self.extractor)
             for window in windows
