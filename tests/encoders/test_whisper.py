@@ -3,8 +3,11 @@
 Run: python -m pytest tests/encoders/test_whisper.py
 """
 
+from types import SimpleNamespace
+
 import librosa
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -28,6 +31,7 @@ from utils.data.audio import SAMPLING_RATE
 from utils.encoders.batches import Clips
 from utils.encoders.classifier import build_classifier
 from utils.encoders.embeddings import embed
+from utils.encoders.encoding import encode_clips
 from utils.encoders.families import FAMILIES, keep_layers
 from utils.encoders.freezing import add_lora, count_frames, freeze_all_but_last, is_head, predict
 from utils.encoders.hidden_states import hidden_states, output_means
@@ -194,3 +198,23 @@ def test_a_family_that_is_not_computed_correctly_is_refused_in_one_line(tmp_path
     with pytest.raises(InputError, match=r"is a wav2vec2-conformer; expected one of wav2vec2, .*whisper"):
         build_classifier(str(tmp_path), None, EMOTIONS)
     assert "wav2vec2-conformer" not in FAMILIES
+
+
+def test_the_probe_chooses_the_window_by_the_training_speakers(monkeypatch, tmp_path):
+    """The means of one window depend on the emotion, those of the other on the emotion of test clips only."""
+    generator = np.random.default_rng(0)
+    speakers, labels = np.repeat(np.arange(6), 30), np.tile(np.arange(3), 60)
+    table = pd.DataFrame(
+        {"corpus": "demo", "speaker": speakers.astype(str), "text": "one", "label": labels}
+        | {"num_samples": 16_000, "digest": "", "split": np.where(speakers < 4, "train", "test")}
+    )
+    noise = generator.normal(size=(2, len(table), 2, 8)).astype(np.float32)
+    informative = noise / 2 + np.eye(8, dtype=np.float32)[labels][:, None]
+    is_training = (table["split"] == "train").to_numpy()[:, None, None]
+    means = {1: np.where(is_training, noise[0], informative[0]), 2: informative[1]}
+    monkeypatch.setattr("utils.encoders.encoding.embed", lambda window, *rest: means[window])
+    clips = SimpleNamespace(table=table, waveforms=Dataset.from_dict({"waveform": [[0.0]] * len(table)}))
+    clips.emotions = EMOTIONS
+    plan = SimpleNamespace(models={"holdout": table})
+    encoded = encode_clips([(1, 1, None), (2, 2, None)], clips, plan, "holdout", tmp_path, None)
+    assert encoded.probes["holdout"].window_seconds == 2 and encoded.means == means
