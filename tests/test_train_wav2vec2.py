@@ -276,7 +276,7 @@ def test_leave_one_speaker_out_with_the_probe_alone_encodes_each_clip_once(tmp_p
     assert "frozen, with a linear classifier on" in card
     assert (folder / "figures/layers.png").exists() and not (folder / "figures/learning_curves.png").exists()
     assert list(metrics["split"]) == ["train"] and metrics["split"]["train"]["clips"] == 480
-    best = max(metrics["probe"]["choices"]["final"])
+    best = max(metrics["probe"]["choices"]["final"].values())
     assert metrics["stages"]["final"]["validation_uar"]["probe"] == best
 
 
