@@ -41,7 +41,7 @@ _HEAD_SETTINGS = {
 
 BATCH_TOLERANCE, HEAD_TOLERANCE = 1e-3, 0.05
 """Of the means of a clip in a batch and alone, and of the logits of its head and of the classifier, relative
-to the standard deviation. Arithmetic with fewer bits (TF32) differs by less, a wrong computation by about 1."""
+to the standard deviation. Arithmetic with fewer bits (TF32) differs by less, a wrong computation by more."""
 
 Batch = tuple[list[int], tuple[torch.Tensor, ...], torch.Tensor]
 """Rows of the clips, and their `hidden_states`: states and numbers of frames."""
