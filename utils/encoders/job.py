@@ -109,7 +109,8 @@ class EncoderJob:
         run = self.run
         classifier = self.new_classifier()  # fails before the long work if the options do not fit the encoder
         num_layers, num_tuned = len(classifier.base_model.encoder.layers), self.model.unfreeze_layers
-        if not 0 <= num_tuned <= num_layers:
+        is_cut = self.model.keep_layers is not None  # if it has fewer layers then, all are tuned
+        if num_tuned < 0 or (num_tuned > num_layers and not is_cut):
             raise InputError(f"--unfreeze_layers {num_tuned}: expected 0 to {num_layers}, all its layers")
         has_window, seconds = family_of(classifier.config).has_window, self.model.window_seconds
         if seconds is not None and not has_window:
