@@ -156,6 +156,8 @@ def _describe_fine_tuning(options, args, trainer, probed: bool) -> str:
     clips = f"clips of similar length cut to at most {options.max_length_seconds:g} s"
     config = getattr(trainer.model, "config", None)
     masks = config is not None and config.apply_spec_augment and config.mask_time_prob > 0
+    # `Clips` masks the spectrograms that it augments.
+    masks |= options.augment and config is not None and family_of(config).input_name == "input_features"
     if isinstance(trainer.train_dataset, FrozenClips):
         clips = "whole clips, which the frozen layers processed once"
     return (
