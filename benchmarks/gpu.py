@@ -460,8 +460,8 @@ def table(results: Path) -> str:
         text.append(f"| {line['step']} | {', '.join(figures) or 'ran'} |")
     for line in lines:
         if line.get("error"):
-            first, *_, last = [*line["error"].strip().splitlines()] * 2
-            reason = first if first.startswith("took longer") else last
+            output = line["error"].strip().splitlines()
+            reason = output[0] if output[0].startswith("took longer") else output[-1]
             text.append(f"| {line['step']} | did not end: {reason} |")
     return "\n".join(text)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from test_freezing import TINY, random_clips
+from test_partial_model import check_tuned_layers
 from transformers import Data2VecAudioConfig, Data2VecAudioForSequenceClassification
 
 from utils.encoders.embeddings import shares_batches
 from utils.encoders.families import keep_layers
-from utils.encoders.freezing import add_lora, freeze_all_but_last, unpadded_logits
+from utils.encoders.freezing import add_lora
 from utils.encoders.hidden_states import hidden_states, output_means
-from utils.encoders.partial_model import TunedLayers
 
 
 @pytest.fixture
@@ -44,18 +44,7 @@ def test_the_means_of_a_cut_encoder_are_those_of_its_output(model):
 
 
 def test_tuning_layers_on_stored_frames_equals_tuning_the_whole_model(model):
-    freeze_all_but_last(model, 2)
-    clips = random_clips(16_000, 15_900, 9_000)
-    whole = unpadded_logits(model, clips)
-    whole.square().sum().backward()
-    expected = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
-    model.zero_grad()
-    frames = [hidden_states(model, [clip], 1)[0][1][0].clone() for clip in clips]
-    logits = TunedLayers(model, 2)(frames)
-    torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-4)
-    logits.square().sum().backward()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(model.get_parameter(name).grad, gradient, atol=1e-4, rtol=1e-3)
+    check_tuned_layers(model, random_clips(16_000, 15_900, 9_000), 2)
 
 
 def test_adapters_are_trained_and_merged(model):

@@ -119,11 +119,12 @@ class EncoderJob:
             check_exportable(classifier.config)
         if self.model.no_probe:
             return
-        windows = self.windows() if has_window else [None]
-        encoders = (
-            (window, self.new_classifier(window=window).to(self.args.device), self.extractor)
-            for window in windows
-        )
+        encoders = [(None, classifier.to(self.args.device), self.extractor)]
+        if has_window:
+            encoders = (
+                (window, self.new_classifier(window=window).to(self.args.device), self.extractor)
+                for window in self.windows()
+            )
         cache_dir, keep = run.data.cache_folder(), self.model.keep_layers
         self.encoded = encode_clips(encoders, run.clips, run.plan, run.data.protocol, cache_dir, keep)
 

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from tqdm.auto import tqdm
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from utils.data.audio import SAMPLING_RATE
+from utils.encoders.families import extract_input
 from utils.onnx_export.session import FILES, onnx_inputs, open_session
 from utils.runtime import describe_device
 
@@ -44,7 +44,7 @@ def compare_onnx(folder: Path, waveforms: Sequence[np.ndarray], labels: Sequence
     @torch.inference_mode()
     def eager(clip: np.ndarray) -> np.ndarray:
         if has_log_mel:
-            clip = extractor(clip[0], sampling_rate=SAMPLING_RATE, return_tensors="np")["input_features"]
+            clip = extract_input(extractor, clip[0])[None]
         return model(torch.from_numpy(clip)).logits.numpy()
 
     classifiers = {"eager": eager} | {

@@ -75,17 +75,16 @@ class _Weights:
         for node in self.graph.node:
             if node.op_type == "MatMulInteger":  # the scales are symmetric: their zero points are zero
                 self.graph.initializer.remove(self.tensors[node.input.pop()])
+            if "/projector/" in node.name or "/log_mel/" in node.name:  # small, and stay in float32
+                for name in node.input:
+                    self.tensors.pop(name, None)
             name = node.input[1] if node.op_type in ("Conv", "MatMul") else None
             if name in self.tensors and self.tensors[name].data_type == self.tensors[name].FLOAT:
-                if "/projector/" in node.name or "/log_mel/" in node.name:  # small, and need float32
-                    del self.tensors[name]
-                elif node.op_type == "Conv" and convolutions == "float16":
+                if node.op_type == "Conv" and convolutions == "float16":
                     self._store_float16(name)
                 else:
                     self._store_int8(name, output_axis=0 if node.op_type == "Conv" else 1)
             for name in node.input:
-                if "/log_mel/" in node.name:
-                    continue
                 if name in self.tensors and "_scale" not in name and _is_large_float(self.tensors[name]):
                     self._store_float16(name)
             self.nodes.append(node)

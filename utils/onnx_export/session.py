@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoFeatureExtractor
 
-from utils.data.audio import SAMPLING_RATE
+from utils.encoders.families import extract_input
 
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 """Precision -> file name in the folder `onnx/` of the run."""
@@ -25,8 +25,7 @@ def onnx_inputs(folder: Path, waveforms: Sequence[np.ndarray]) -> list[np.ndarra
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     if extractor.model_input_names[0] == "input_features":  # the files compute the log-mel spectrogram
         return [np.asarray(waveform, np.float32)[None] for waveform in waveforms]
-    inputs = (extractor(each, sampling_rate=SAMPLING_RATE, return_tensors="np") for each in waveforms)
-    return [values["input_values"].astype(np.float32) for values in inputs]
+    return [np.asarray(extract_input(extractor, each), np.float32)[None] for each in waveforms]
 
 
 def open_session(path: Path, num_threads: int = 0):
